@@ -1,0 +1,72 @@
+# `make` lists the targets. Each sets up what it needs: a virtual environment in .venv, by uv where it is
+# installed, else by plain pip.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell command -v $(tool)),$(tool))))
+TAG    ?= clip-embedding-worker
+
+.DEFAULT_GOAL := help
+.PHONY: help install smoke test run check format demo-model constraints image image-test clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+smoke: $(VENV)/worker ## prove that this machine can embed, then run test_input.json through RunPod's SDK
+	$(BIN)/python handler.py
+	RUNPOD_SERVERLESS=1 $(BIN)/python handler.py
+
+test: $(VENV)/dev ## run all tests
+	$(BIN)/python -m pytest
+
+install: $(VENV)/worker ## set up .venv with what the worker needs
+
+run: $(VENV)/worker ## serve RunPod's local API on port 8000 with the demo model, unsigned
+	RUNPOD_SERVERLESS=1 ALLOW_DEMO_MODEL=1 ALLOW_INSECURE_AUTH=1 $(BIN)/python handler.py --rp_serve_api
+
+check: $(VENV)/dev ## lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo-model: $(VENV)/worker ## draw, train and evaluate the embedded demo model again (about 15 minutes)
+	$(BIN)/python -m scripts.demo_model
+
+image: ## build the image: make image TAG=name ARGS='--build-arg CLIP_MODEL_NAME=ViT-L-14'
+	$(ENGINE) $(if $(filter buildah,$(ENGINE)),bud,build) --tag $(TAG) $(ARGS) .
+
+image-test: ## build the image with the demo model, without a container engine if need be, and run its smoke test
+	scripts/image_test.sh
+
+constraints: ## pin again what requirements.txt brings along (needs uv)
+	@{ sed -n '1,2p' constraints.txt; uv pip compile -q --universal --python-version 3.11 --no-header \
+	  --no-annotate requirements.txt | grep -vE '^(nvidia-|cuda-|triton)'; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## remove .venv and every cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+
+$(VENV)/worker: requirements.txt constraints.txt | $(BIN)/python
+	$(call pip_install,-r requirements.txt)
+	@touch $@
+
+$(VENV)/dev: requirements-dev.txt $(VENV)/worker
+	$(call pip_install,-r requirements-dev.txt)
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)'; exit 1; }
+	@if command -v uv >/dev/null; then uv venv --quiet --python "$$(command -v $(PYTHON))" $(VENV); \
+	  else $(PYTHON) -m venv $(VENV); fi
+
+define pip_install
+	@echo 'installing ($(1)); the first time this brings 5 GB, mostly torch'
+	@if command -v uv >/dev/null; then VIRTUAL_ENV=$(VENV) uv pip install --quiet -c constraints.txt $(1); \
+	  else $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(1); fi
+endef

@@ -1,0 +1,205 @@
+"""What a job can ask, one function per action: the only place where contract, intake and model meet.
+
+`Actions.run` takes the `input` of a job and returns its answer as plain JSON, or raises the WorkerError
+that the job as a whole deserves. An item that fails inside a list becomes an error in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from embedding.contract import openai
+from embedding.contract.canonical import Signable
+from embedding.contract.requests import (
+    EmbedRequest,
+    HealthRequest,
+    Item,
+    Rejected,
+    Request,
+    check_count,
+    parse,
+)
+from embedding.contract.responses import (
+    Embedded,
+    Served,
+    Timings,
+    check_size_after,
+    check_size_before,
+    embedding_json,
+    results_json,
+)
+from embedding.contract.signatures import covers_job
+from embedding.errors import InternalError, ModelMismatch, Overloaded, WorkerError
+from embedding.pipeline import Job
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedding.contract.signatures import Verifier
+    from embedding.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+
+Authorize = Callable[[Item, Signable], None]
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """How much one job may ask."""
+
+    max_batch_size: int
+    max_response_bytes: int
+    job_timeout_s: float
+
+
+class Actions:
+    """The actions of one worker: a served model behind its pipeline."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        served: Served,
+        limits: JobLimits,
+        *,
+        verifier: Verifier | None,
+        about: Callable[[], dict[str, Any]],
+    ) -> None:
+        """Keep what the actions need.
+
+        *verifier* None accepts every job unsigned; *about* returns what `health` tells beside counters.
+        """
+        self._pipeline = pipeline
+        self._served = served
+        self._limits = limits
+        self._verifier = verifier
+        self._about = about
+        self._started_s = time.monotonic()
+        self._counters = {"jobs": 0, "items": 0, "item_errors": 0}
+
+    async def run(self, job_input: Any, *, job_id: str | None = None) -> Any:
+        """Return the answer to *job_input*, plain JSON. *job_id* is the queue's, for redelivery.
+
+        Raises the WorkerError that the whole job deserves.
+        """
+        self._counters["jobs"] += 1
+        if openai.is_passthrough(job_input):
+            return await self._openai(job_input, job_id)
+        request = parse(job_input, max_batch_size=self._limits.max_batch_size)
+        authorize = self._authorizer(request, job_input, job_id)
+        self._check_model(request.model)
+        if isinstance(request, HealthRequest):
+            return self.health(request)
+        return await self.embed(request, authorize)
+
+    def health(self, request: HealthRequest) -> dict[str, Any]:
+        """Return how the worker is."""
+        engine = self._pipeline.engine
+        return {
+            "request_id": request.request_id,
+            "status": "ok" if engine.is_alive() else "failed",
+            **asdict(self._served),
+            **self._about(),
+            "uptime_s": round(time.monotonic() - self._started_s, 3),
+            "counters": {**self._counters, "waiting_items": engine.depth()},
+        }
+
+    async def embed(self, request: EmbedRequest, authorize: Authorize) -> dict[str, Any]:
+        """Return one embedding or a list of results, as *request* asks."""
+        started_s = time.perf_counter()
+        done = await self._embed_all(request, authorize)
+        if not request.single:
+            answer = results_json(done, request, self._served, _batch_timings(done, started_s))
+        elif isinstance(done[0], Rejected):
+            raise done[0].error
+        else:
+            answer = embedding_json(done[0], request, self._served)
+        check_size_after(answer, request, count=len(done), **self._size())
+        return answer
+
+    async def _openai(self, job_input: dict[str, Any], job_id: str | None) -> list[dict[str, Any]]:
+        if openai.parse_route(job_input) == "/v1/models":
+            return [openai.models_response(model=self._served.model)]
+        request = openai.parse_embeddings(job_input.get("openai_input"), dim=self._served.dim)
+        check_count(request, self._limits.max_batch_size)
+        authorize = self._authorizer(request, job_input, job_id)
+        self._check_model(request.model)
+        done = await self._embed_all(request, authorize)
+        for index, item in enumerate(done):
+            if isinstance(item, Rejected):
+                error = item.error
+                raise type(error)(f"input[{index}]: {error.message}", retryable=error.retryable)
+        embeddings = [embedding_json(item, request, self._served) for item in done]  # type: ignore[arg-type]
+        answer = openai.embeddings_response(embeddings, model=self._served.model)
+        check_size_after(answer, request, count=len(done), **self._size())
+        return [answer]
+
+    def _size(self) -> dict[str, int]:
+        return {"dim": self._served.dim, "max_bytes": self._limits.max_response_bytes}
+
+    def _check_model(self, model: str | None) -> None:
+        served = self._served
+        names = {served.model, served.model_name, f"{served.model_name}/{served.pretrained}"}
+        if model is not None and model not in names:
+            raise ModelMismatch(f"model: this worker serves {served.model}; ask for that or leave model out")
+
+    def _authorizer(self, request: Request, job_input: dict[str, Any], job_id: str | None) -> Authorize:
+        """Judge a signature that covers the whole job now; return what judges each item's own."""
+        verifier = self._verifier
+        if verifier is None:
+            return _allow
+        if covers_job(job_input.get("auth")):
+            verifier.verify_job(job_input, job_id=job_id)
+            return _allow
+        in_batch = not getattr(request, "single", True)
+        return lambda item, signable: verifier.verify_item(item.auth, replace(signable, in_batch=in_batch))
+
+    async def _embed_all(self, request: EmbedRequest, authorize: Authorize) -> list[Embedded | Rejected]:
+        """Embed all items of *request* at once, in order; what fails stands as its error."""
+        items = request.items()
+        check_size_before(request, count=len(items), **self._size())
+        self._counters["items"] += len(items)
+        job = Job(authorize, (item.image_url for item in items if isinstance(item, Item) and item.image_url))
+        try:
+            async with asyncio.timeout(self._limits.job_timeout_s):
+                outcomes = await asyncio.gather(
+                    *(self._embed_one(item, job) for item in items), return_exceptions=True
+                )
+        except TimeoutError:
+            raise Overloaded(f"the job took longer than {self._limits.job_timeout_s:g} s") from None
+        done = [
+            outcome if isinstance(outcome, Embedded | Rejected) else Rejected(item.request_id, _told(outcome))
+            for item, outcome in zip(items, outcomes, strict=True)
+        ]
+        self._counters["item_errors"] += sum(isinstance(item, Rejected) for item in done)
+        return done
+
+    async def _embed_one(self, item: Item | Rejected, job: Job) -> Embedded | Rejected:
+        return item if isinstance(item, Rejected) else await self._pipeline.embed(item, job)
+
+
+def _allow(_item: Item, _signable: Signable) -> None:
+    """Let every item pass: the worker asks for no signature, or one covers the whole job."""
+
+
+def _told(fault: BaseException) -> WorkerError:
+    """Return what the caller is told of *fault*."""
+    if isinstance(fault, WorkerError):
+        return fault
+    if not isinstance(fault, Exception):
+        raise fault
+    log.error("an item failed in a way nobody foresaw", exc_info=fault)
+    return InternalError("the worker failed on this item; its log says why")
+
+
+def _batch_timings(done: Sequence[Embedded | Rejected], started_s: float) -> Timings:
+    """Return each phase's longest over the items, and the time of the whole."""
+    each = [asdict(item.timings) for item in done if isinstance(item, Embedded)]
+    phases = ("download_ms", "decode_ms", "queue_ms", "inference_ms")
+    longest = {phase: max((timings[phase] for timings in each), default=0.0) for phase in phases}
+    return Timings(**longest, total_ms=(time.perf_counter() - started_s) * 1e3)

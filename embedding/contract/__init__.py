@@ -1,0 +1,1 @@
+"""What crosses the wire: requests, responses, vector encodings, signatures. Imports no torch."""

@@ -1,0 +1,101 @@
+"""OpenAI's embeddings API, as RunPod's passthrough brings it to a queue worker.
+
+`https://api.runpod.ai/v2/ENDPOINT/openai/v1/embeddings` reaches the handler as
+`{"openai_route": "/v1/embeddings", "openai_input": {...}}`; the answer is a list of one element, which
+the platform unwraps. A string that is a data URI or an http(s) URL is an image, any other a text.
+https://platform.openai.com/docs/api-reference/embeddings/create
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from embedding.contract.requests import BatchRequest, EncodingFormat, explain
+from embedding.errors import InvalidInput
+
+
+ROUTES = ("/v1/embeddings", "/v1/models")
+_IMAGE = re.compile(r"data:image/|https?://\S+\Z", re.IGNORECASE)
+
+
+class EmbeddingsInput(BaseModel):
+    """The body of `POST /v1/embeddings`."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    input: Any
+    model: str | None = None
+    encoding_format: EncodingFormat = "float"
+    dimensions: int | None = None
+    user: str | None = None
+
+
+def is_passthrough(job_input: Any) -> bool:
+    """Return whether *job_input* came through RunPod's OpenAI route."""
+    return isinstance(job_input, dict) and "openai_route" in job_input
+
+
+def parse_route(job_input: dict[str, Any]) -> Literal["/v1/embeddings", "/v1/models"]:
+    """Return the route that *job_input* names. Raises InvalidInput for any other."""
+    for route in ROUTES:
+        if job_input["openai_route"] == route:
+            return route  # type: ignore[return-value]
+    raise InvalidInput(f"openai_route must be one of {', '.join(ROUTES)}")
+
+
+def parse_embeddings(body: Any, *, dim: int) -> BatchRequest:
+    """Return the batch that *body*, the JSON of `POST /v1/embeddings`, asks for.
+
+    Raises InvalidInput for token arrays, and for `dimensions` other than *dim*.
+    """
+    if not isinstance(body, dict):
+        raise InvalidInput('openai_input must be a JSON object, for example {"input": "a red circle"}')
+    try:
+        asked = EmbeddingsInput.model_validate(body)
+    except ValidationError as fault:
+        raise InvalidInput(explain(fault)) from None
+    if asked.dimensions not in (None, dim):
+        raise InvalidInput(f"dimensions: this model's vectors have {dim} numbers and cannot be cut")
+    entries = [asked.input] if isinstance(asked.input, str) else asked.input
+    if not (isinstance(entries, list) and entries and all(isinstance(entry, str) for entry in entries)):
+        raise InvalidInput("input must be a string or a list of strings; token arrays are not accepted")
+    return BatchRequest.model_validate(
+        {
+            "action": "batch",
+            "items": [_item(entry) for entry in entries],
+            "model": asked.model,
+            "encoding_format": asked.encoding_format,
+        }
+    )
+
+
+def embeddings_response(results: list[dict[str, Any]], *, model: str) -> dict[str, Any]:
+    """Return the body that answers `POST /v1/embeddings`. *results* are embeddings, in order.
+
+    `usage` counts tokens of texts; an image costs none.
+    """
+    tokens = sum(result.get("tokens", 0) for result in results)
+    return {
+        "object": "list",
+        "model": model,
+        "data": [
+            {"object": "embedding", "index": index, "embedding": result["embedding"]}
+            for index, result in enumerate(results)
+        ],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+
+
+def models_response(*, model: str) -> dict[str, Any]:
+    """Return the body that answers `GET /v1/models`."""
+    served = {"id": model, "object": "model", "created": 0, "owned_by": "open_clip"}
+    return {"object": "list", "data": [served]}
+
+
+def _item(entry: str) -> dict[str, str]:
+    if not _IMAGE.match(entry):
+        return {"text": entry}
+    return {"image_base64": entry} if entry[:5].lower() == "data:" else {"image_url": entry}

@@ -1,0 +1,254 @@
+"""What a job may ask: pydantic models, one per action, behind one `parse`.
+
+`parse` turns the `input` of a job into a `Request`, or raises an error whose message names the field and
+the limit. It never trusts a type: every model is strict and refuses unknown fields, so a mistyped name is
+reported instead of ignored. Whatever an item of a batch gets wrong is that item's error alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from embedding.errors import BatchTooLarge, InvalidInput, WorkerError
+
+
+MAX_REQUEST_ID_CHARS = 128
+MAX_URL_CHARS = 2048
+MAX_TEXT_CHARS = 100_000  # CLIP reads 77 tokens; more than this is a mistake, and costs tokenizer time
+MAX_ERRORS_TOLD = 3
+MAX_FIELD_NAME_CHARS = 40
+
+RequestId = Annotated[str, Field(max_length=MAX_REQUEST_ID_CHARS)]
+Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+Url = Annotated[str, Field(min_length=1, max_length=MAX_URL_CHARS)]
+EncodingFormat = Literal["float", "base64"]
+EmbedDtype = Literal["float32", "float16"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Item(_Strict):
+    """One thing to embed: exactly one of an image URL, an image in base64, or a text."""
+
+    image_url: Url | None = None
+    image_base64: Annotated[str, Field(min_length=1)] | None = None
+    text: Text | None = None
+    request_id: RequestId | None = None
+    normalize: bool = True
+    truncate: bool = True
+    auth: Any = None
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Item:
+        if sum(source is not None for source in (self.image_url, self.image_base64, self.text)) != 1:
+            raise PydanticCustomError("one_source", "give exactly one of image_url, image_base64, text")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An item that cannot be embedded: its error takes its place in the results."""
+
+    request_id: str | None
+    error: WorkerError
+
+
+class _Request(_Strict):
+    """The fields that every action understands."""
+
+    request_id: RequestId | None = None
+    model: str | None = None
+    normalize: bool = True
+    encoding_format: EncodingFormat = "float"
+    embed_dtype: EmbedDtype = "float32"
+    auth: Any = None
+
+    @model_validator(mode="after")
+    def _float16_needs_base64(self) -> _Request:
+        if self.embed_dtype == "float16" and self.encoding_format != "base64":
+            raise PydanticCustomError("dtype", "embed_dtype 'float16' needs encoding_format 'base64'")
+        return self
+
+
+class ImageRequest(_Request):
+    """One image."""
+
+    action: Literal["image"]
+    image_url: Url | None = None
+    image_base64: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> ImageRequest:
+        if (self.image_url is None) == (self.image_base64 is None):
+            raise PydanticCustomError("one_source", "give exactly one of image_url, image_base64")
+        return self
+
+    @property
+    def single(self) -> bool:
+        """Whether the answer is one embedding rather than a list of results."""
+        return True
+
+    def items(self) -> list[Item | Rejected]:
+        """Return the one image."""
+        fields = ("image_url", "image_base64", "request_id", "normalize", "auth")
+        return [Item(**{name: getattr(self, name) for name in fields})]
+
+
+class TextRequest(_Request):
+    """One text, or a list of texts."""
+
+    action: Literal["text"]
+    text: Text | None = None
+    texts: Annotated[list[Any], Field(min_length=1)] | None = None
+    truncate: bool = True
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> TextRequest:
+        if (self.text is None) == (self.texts is None):
+            raise PydanticCustomError("one_source", "give exactly one of text, texts")
+        return self
+
+    @property
+    def single(self) -> bool:
+        """Whether the answer is one embedding rather than a list of results."""
+        return self.texts is None
+
+    def items(self) -> list[Item | Rejected]:
+        """Return the texts in order; one that is not a valid text stands as its error."""
+        if self.texts is None:
+            fields = ("text", "request_id", "normalize", "truncate", "auth")
+            return [Item(**{name: getattr(self, name) for name in fields})]
+        shared = {"normalize": self.normalize, "truncate": self.truncate}
+        return [_item({"text": text, **shared}) for text in self.texts]
+
+
+class BatchRequest(_Request):
+    """Images and texts, mixed freely."""
+
+    action: Literal["batch"]
+    items_: Annotated[list[Any], Field(min_length=1, alias="items")]
+    truncate: bool = True
+
+    @property
+    def single(self) -> bool:
+        """Whether the answer is one embedding rather than a list of results."""
+        return False
+
+    def items(self) -> list[Item | Rejected]:
+        """Return the items in order; one that is not valid stands as its error."""
+        shared = {"normalize": self.normalize, "truncate": self.truncate}
+        return [_item({**shared, **item} if isinstance(item, dict) else item) for item in self.items_]
+
+
+class HealthRequest(_Request):
+    """How the worker is."""
+
+    action: Literal["health"]
+
+
+EmbedRequest = ImageRequest | TextRequest | BatchRequest
+Request = EmbedRequest | HealthRequest
+ACTIONS = ("image", "text", "batch", "health")
+
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="action")])
+_ITEM = TypeAdapter(Item)
+_REQUEST_ID: TypeAdapter[str] = TypeAdapter(RequestId, config=ConfigDict(strict=True))
+_KNOWN_FIELDS = sorted(
+    {
+        field.alias or name
+        for model in (Item, ImageRequest, TextRequest, BatchRequest, HealthRequest)
+        for name, field in model.model_fields.items()
+    }
+)
+
+
+def parse(job_input: Any, *, max_batch_size: int) -> Request:
+    """Return what *job_input*, the `input` of a job, asks for.
+
+    Raises InvalidInput naming each faulty field, or BatchTooLarge if it holds more than *max_batch_size*.
+    """
+    if not isinstance(job_input, dict):
+        raise InvalidInput('input must be a JSON object, for example {"input": {"text": "a red circle"}}')
+    try:
+        request = _REQUEST.validate_python(
+            job_input if "action" in job_input else {"action": infer_action(job_input), **job_input}
+        )
+    except ValidationError as fault:
+        raise InvalidInput(explain(fault, tagged=True)) from None
+    check_count(request, max_batch_size)
+    return request
+
+
+def infer_action(job_input: dict[Any, Any]) -> str:
+    """Return the action that the fields of *job_input* imply where it names none."""
+    if "image_url" in job_input or "image_base64" in job_input:
+        return "image"
+    if "items" in job_input:
+        return "batch"
+    if "text" in job_input or "texts" in job_input:
+        return "text"
+    raise InvalidInput("input names nothing to embed: give image_url, image_base64, text, texts or items")
+
+
+def request_id_of(fields: Any) -> str | None:
+    """Return the request id of *fields* if it is one that may be echoed, whatever else is wrong."""
+    request_id = fields.get("request_id") if isinstance(fields, dict) else None
+    try:
+        return _REQUEST_ID.validate_python(request_id)
+    except ValidationError:
+        return None
+
+
+def check_count(request: Request, max_batch_size: int) -> None:
+    """Raise BatchTooLarge if *request* holds more than *max_batch_size* items or texts."""
+    many = {"items": getattr(request, "items_", None), "texts": getattr(request, "texts", None)}
+    for field, values in many.items():
+        if values is not None and len(values) > max_batch_size:
+            raise BatchTooLarge(f"{field} holds {len(values)} entries; the limit is {max_batch_size}")
+
+
+def _item(fields: Any) -> Item | Rejected:
+    try:
+        return _ITEM.validate_python(fields)
+    except ValidationError as fault:
+        return Rejected(request_id_of(fields), InvalidInput(explain(fault)))
+
+
+def explain(fault: ValidationError, *, tagged: bool = False) -> str:
+    """Say in one line which fields are wrong and how, quoting nothing of their values.
+
+    *tagged* says that each location begins with the action that the union chose.
+    """
+    errors = fault.errors(include_url=False, include_input=False, include_context=False)
+    told = [
+        _explain_one(error["type"], [str(part) for part in error["loc"]][tagged:], error["msg"])
+        for error in errors[:MAX_ERRORS_TOLD]
+    ]
+    if len(errors) > MAX_ERRORS_TOLD:
+        told.append(f"and {len(errors) - MAX_ERRORS_TOLD} more faults")
+    return "; ".join(told)
+
+
+def _explain_one(kind: str, location: list[str], message: str) -> str:
+    if kind == "union_tag_invalid":
+        return f"action must be one of {', '.join(ACTIONS)}"
+    if kind == "model_type":
+        return "an item must be a JSON object"
+    names = [_printable(part) for part in location]
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(names[-1], _KNOWN_FIELDS, n=1)
+        hint = f"; did you mean {close[0]}?" if close and close[0] != names[-1] else ""
+        return f"{names[-1]} is not a field of this action{hint}"
+    plain = message[0].lower() + message[1:]
+    return f"{'.'.join(names)}: {plain}" if names else plain
+
+
+def _printable(name: str) -> str:
+    return name[:MAX_FIELD_NAME_CHARS].encode("ascii", "backslashreplace").decode()

@@ -1,0 +1,1 @@
+"""Untrusted input in, safe pixels or tokens out."""

@@ -1,0 +1,1 @@
+"""Transports and life cycle: the RunPod queue, the smoke test, diagnostics."""

@@ -1,0 +1,72 @@
+"""What the worker says of itself: at start in one block, and in every `health`."""
+
+from __future__ import annotations
+
+import platform
+import time
+from contextlib import contextmanager
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import embedding
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from embedding.model.loader import ModelIdentity
+    from embedding.serve.mode import Mode
+    from embedding.settings import Settings
+
+PACKAGES = ("torch", "open-clip-torch", "runpod", "pillow", "numpy")
+
+
+class Phases:
+    """Times the phases of the start, in the order they are entered, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.took_ms: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time the block under *name*."""
+        started_s = time.perf_counter()
+        yield
+        self.took_ms[name] = (time.perf_counter() - started_s) * 1e3
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{name} {took:.0f}" for name, took in self.took_ms.items())
+        return f"{each}, all {sum(self.took_ms.values()):.0f} ms"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides a vector, and of this worker."""
+    found = {"worker": embedding.__version__, "python": platform.python_version()}
+    return found | {package: metadata.version(package) for package in PACKAGES}
+
+
+def identity(settings: Settings) -> dict[str, str | None]:
+    """Return what this worker was built from, as far as the build and the deployment declare it."""
+    return {
+        "gitCommit": settings.git_commit,
+        "buildTime": settings.build_time,
+        "declaredImageDigest": settings.image_digest,
+        "imageDigestSource": "env" if settings.image_digest else "none",
+    }
+
+
+def report(mode: Mode, model: ModelIdentity, *, origin: str, signatures: str, phases: Phases) -> str:
+    """Return the block of lines that a start prints."""
+    import torch  # noqa: PLC0415  loaded by now, and not by `--help`
+
+    cuda = torch.version.cuda if torch.cuda.is_available() else "none"
+    rows: dict[str, Any] = {
+        "mode": mode,
+        "model": f"{model.model_name} / {model.pretrained}, {model.dim} numbers, from {origin}",
+        "fingerprint": model.fingerprint,
+        "device": f"{model.device_name}, {model.precision}, {torch.get_num_threads()} CPU threads",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()) + f", CUDA {cuda}",
+        "signatures": signatures,
+        "start": phases,
+    }
+    return "\n".join(f"{name:<12} {value}" for name, value in rows.items())

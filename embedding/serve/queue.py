@@ -1,0 +1,68 @@
+"""The queue transport: jobs from RunPod's SDK in, answers that the SDK cannot lose out.
+
+What SDK 1.12.0 does, and what is done about it here: an `error` that is not a string makes a job COMPLETED
+without output, so errors are strings; an exception is sent to the caller with its traceback, so the one
+`except Exception` of the program stands here; a result that is not JSON is dropped silently, so answers
+are plain JSON; a concurrency that changes drains the worker first, so it is constant; and the default
+concurrency of 1 carries one job a second.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from embedding.contract.requests import request_id_of
+from embedding.contract.responses import failure_json
+from embedding.errors import InternalError, WorkerError
+from embedding.serve import logs
+
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from embedding.actions import Actions
+
+    Handler = Callable[[dict[str, Any]], Awaitable[Any]]
+
+log = logging.getLogger(__name__)
+
+
+def make_handler(actions: Actions) -> Handler:
+    """Return the function that answers one job, `{"id": …, "input": {…}}`.
+
+    It never raises, but for the cancellation that the SDK sends when a caller cancels the job.
+    """
+
+    async def handle(job: dict[str, Any]) -> Any:
+        job_input, job_id = job.get("input"), job.get("id")
+        logs.job_id.set(job_id)
+        try:
+            return await actions.run(job_input, job_id=job_id)
+        except WorkerError as error:
+            log.info("%s: %s", error.code, error.message)
+            return failure_json(error, request_id_of(job_input))
+        except Exception:
+            log.exception("the job failed in a way nobody foresaw")
+            unforeseen = InternalError("the worker failed on this job; its log says why")
+            return failure_json(unforeseen, request_id_of(job_input))
+
+    return handle
+
+
+def run_sdk(handler: Handler, *, concurrency: int, self_test: Callable[[], object], log_level: str) -> None:
+    """Hand *handler* to RunPod's SDK, which takes jobs until the platform stops it.
+
+    In its local modes the SDK leaves by SystemExit: 0 if the one job succeeded, else 1. On the platform
+    *self_test* runs before the first job; if it raises, the SDK reports the worker unhealthy and ends it.
+    """
+    import runpod  # noqa: PLC0415  costs 1.4 s, and neither tests nor the smoke test need it
+    from runpod.serverless.modules.rp_logger import RunPodLogger  # noqa: PLC0415
+
+    RunPodLogger().level = log_level
+
+    def check_golden_vectors() -> None:
+        self_test()
+
+    runpod.serverless.register_fitness_check(check_golden_vectors)
+    runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda _current: concurrency})

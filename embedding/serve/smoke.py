@@ -1,0 +1,84 @@
+"""The smoke test: one picture and two texts through the whole worker, and what must be true of them."""
+
+from __future__ import annotations
+
+import base64
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedding.errors import InferenceError, WorkerError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedding.actions import Actions
+
+PICTURE = "data/red_circle.jpg"
+TEXTS = ("a red circle", "a blue square")  # the first is what the bundled picture shows
+NORM_TOLERANCE = 1e-5
+
+
+async def smoke_test(actions: Actions, *, image_url: str | None, self_test: Callable[[], float]) -> bool:
+    """Run every check, print a line for each, and return whether all passed.
+
+    *image_url* replaces the bundled picture, and then only the ranking is not checked.
+    """
+    report = _Report()
+    try:
+        report.check(f"golden vectors: cosine {self_test():.6f} to those made by open_clip", passed=True)
+        image = await actions.run(_picture_job(image_url))
+        report.vector("image", image)
+        texts = (await actions.run({"texts": list(TEXTS)}))["results"]
+        for text, result in zip(TEXTS, texts, strict=True):
+            report.vector(f"text '{text}'", result)
+        report.ranking([_cosine(image, text) for text in texts], is_bundled=image_url is None)
+    except WorkerError as error:
+        report.check(f"{error.code}: {error.message}", passed=False)
+    print(f"smoke test {'passed' if report.passed else 'FAILED'}", flush=True)
+    return report.passed
+
+
+def bundled_picture() -> bytes:
+    """Return the JPEG that ships with the package: a red circle on white, 640 x 480."""
+    return resources.files("embedding").joinpath(PICTURE).read_bytes()
+
+
+class _Report:
+    """Prints a line for each check and remembers whether all passed."""
+
+    def __init__(self) -> None:
+        self.passed = True
+
+    def check(self, line: str, *, passed: bool) -> None:
+        print(f"{'✓' if passed else '✗'} {line}", flush=True)
+        self.passed &= passed
+
+    def vector(self, name: str, result: dict[str, Any]) -> None:
+        if "error" in result:
+            error = result["error"]
+            self.check(f"{name}: {error['code']}: {error['message']}", passed=False)
+            raise InferenceError(f"no vector for {name}")
+        norm = float(np.linalg.norm(result["embedding"]))
+        sound = len(result["embedding"]) == result["dim"] and abs(norm - 1) <= NORM_TOLERANCE
+        took_ms = result["timings"]["total_ms"]
+        self.check(f"{name}: {result['dim']} numbers, norm {norm:.6f}, {took_ms:.1f} ms", passed=sound)
+
+    def ranking(self, cosines: list[float], *, is_bundled: bool) -> None:
+        told = ", ".join(f"'{text}' {cosine:.3f}" for text, cosine in zip(TEXTS, cosines, strict=True))
+        if is_bundled:
+            self.check(f"ranking of the picture: {told}", passed=cosines[0] > cosines[1])
+        else:
+            print(f"- ranking not checked, the picture is not the bundled one: {told}", flush=True)
+
+
+def _picture_job(image_url: str | None) -> dict[str, str]:
+    if image_url:
+        return {"image_url": image_url}
+    return {"image_base64": base64.b64encode(bundled_picture()).decode()}
+
+
+def _cosine(one: dict[str, Any], other: dict[str, Any]) -> float:
+    return float(np.dot(one["embedding"], other["embedding"]))

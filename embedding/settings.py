@@ -1,0 +1,115 @@
+"""Every environment variable of the worker, read once into one frozen object.
+
+`Settings.from_env(os.environ)` is the only place where the environment is read. It reports all faults
+together, each naming its variable and limit, and never prints the value of a secret. Defaults that bound
+strangers' work follow what imgproxy, smokescreen and vLLM ship, and RunPod's own payload limits.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from embedding.errors import StartupError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MINUTE_S = 60
+MEBIBYTE = 1 << 20
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _split(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class Settings(BaseModel):
+    """What the environment asks for. Field aliases are the variables' names."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    # How to run.
+    serverless: bool = Field(default=False, alias="RUNPOD_SERVERLESS")
+    worker_mode: Literal["queue"] = Field(default="queue", alias="WORKER_MODE")
+
+    # What to serve.
+    clip_model_name: str | None = Field(default=None, alias="CLIP_MODEL_NAME")
+    clip_pretrained: str | None = Field(default=None, alias="CLIP_PRETRAINED")
+    model_path: Path | None = Field(default=None, alias="MODEL_PATH")
+    served_name: str | None = Field(default=None, alias="MODEL_NAME", max_length=128)
+    gpu_device: Annotated[int, Field(ge=0)] = Field(default=0, alias="GPU_DEVICE")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(default="auto", alias="CLIP_PRECISION")
+    allow_demo_model: bool = Field(default=False, alias="ALLOW_DEMO_MODEL")
+    model_roots: CommaList = Field(default=("/models", "/runpod-volume/models"), alias="MODEL_ROOTS")
+
+    # Who may ask.
+    hmac_secret: SecretStr | None = Field(default=None, alias="EMBEDDING_HMAC_SECRET")
+    allow_insecure_auth: bool = Field(default=False, alias="ALLOW_INSECURE_AUTH")
+    auth_window_s: int = Field(default=2 * MINUTE_S, ge=1, le=60 * MINUTE_S, alias="AUTH_TIME_WINDOW_SECONDS")
+    auth_min_version: int = Field(default=1, ge=1, le=3, alias="AUTH_MIN_VERSION")
+
+    # How much at once.
+    max_batch_size: int = Field(default=64, ge=1, le=4096, alias="MAX_BATCH_SIZE")
+    max_response_bytes: Positive = Field(default=10_000_000, alias="MAX_RESPONSE_SIZE_BYTES")  # RunPod's /run
+    worker_concurrency: int = Field(default=128, ge=3, le=4096, alias="WORKER_CONCURRENCY")
+    job_timeout_s: float = Field(default=120, gt=0, le=24 * 60 * MINUTE_S, alias="TOTAL_REQUEST_TIMEOUT_S")
+
+    # What strangers may make this worker fetch and decode.
+    max_image_bytes: int = Field(default=10 * MEBIBYTE, ge=1, le=512 * MEBIBYTE, alias="MAX_IMAGE_SIZE_BYTES")
+    download_timeout_s: float = Field(default=10, gt=0, le=10 * MINUTE_S, alias="IMAGE_DOWNLOAD_TIMEOUT_S")
+    download_concurrency: int = Field(default=32, ge=1, le=1024, alias="DOWNLOAD_CONCURRENCY")
+    allow_http: bool = Field(default=False, alias="ALLOW_HTTP_URLS")
+    allowed_domains: CommaList = Field(default=(), alias="ALLOWED_IMAGE_DOMAINS")
+
+    # The smoke test's picture, if not the bundled one.
+    smoke_test_image_url: str | None = Field(default=None, alias="SMOKE_TEST_IMAGE_URL")
+
+    # Who this worker is.
+    git_commit: str | None = Field(default=None, alias="WORKER_GIT_COMMIT")
+    build_time: str | None = Field(default=None, alias="WORKER_BUILD_TIME")
+    image_digest: str | None = Field(default=None, alias="IMAGE_DIGEST")
+
+    # What the platform says of itself.
+    job_source_url: str | None = Field(default=None, alias="RUNPOD_WEBHOOK_GET_JOB")
+    endpoint_id: str | None = Field(default=None, alias="RUNPOD_ENDPOINT_ID")
+    worker_id: str | None = Field(default=None, alias="RUNPOD_POD_ID")
+    log_level: Annotated[
+        Literal["NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR"], BeforeValidator(str.upper)
+    ] = Field(default="INFO", alias="RUNPOD_LOG_LEVEL")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read *environ*, the process's own by default; an empty variable counts as not set.
+
+        Raises StartupError naming every variable that is out of its limits.
+        """
+        given = {name: value.strip() for name, value in environ.items() if value.strip()}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as fault:
+            lines = "; ".join(f"{error['loc'][0]}: {error['msg']}" for error in fault.errors())
+            msg = f"the environment is not valid: {lines}"
+            raise StartupError(msg) from None
+
+
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a line for each variable of *environ* that looks like a mistyped name of ours."""
+    known = {field.alias for field in Settings.model_fields.values() if field.alias}
+    lines = []
+    for name in sorted(set(environ) - known):
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.87)
+        if close:
+            lines.append(f"{name} is not a setting of this worker; did you mean {close[0]}?")
+    return lines
