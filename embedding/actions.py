@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from embedding.contract import openai
 from embedding.contract.canonical import Signable
 from embedding.contract.requests import (
+    BatchRequest,
     EmbedRequest,
     HealthRequest,
     Item,
@@ -68,11 +69,11 @@ class Actions:
         limits: JobLimits,
         *,
         verifier: Verifier | None,
-        about: Callable[[], dict[str, Any]],
+        about: dict[str, Any],
     ) -> None:
         """Keep what the actions need.
 
-        *verifier* None accepts every job unsigned; *about* returns what `health` tells beside counters.
+        *verifier* None accepts every job unsigned; *about* is what `health` tells beside counters.
         """
         self._pipeline = pipeline
         self._served = served
@@ -104,7 +105,7 @@ class Actions:
             "request_id": request.request_id,
             "status": "ok" if engine.is_alive() else "failed",
             **asdict(self._served),
-            **self._about(),
+            **self._about,
             "uptime_s": round(time.monotonic() - self._started_s, 3),
             "counters": {**self._counters, "waiting_items": engine.depth()},
         }
@@ -151,12 +152,16 @@ class Actions:
     def _authorizer(self, request: Request, job_input: dict[str, Any], job_id: str | None) -> Authorize:
         """Judge a signature that covers the whole job now; return what judges each item's own."""
         verifier = self._verifier
-        if verifier is None:
+        if verifier is None or isinstance(request, HealthRequest):
             return _allow
-        if covers_job(job_input.get("auth")):
+        auth = job_input.get("auth")
+        items_sign = (
+            isinstance(request, BatchRequest) and auth is None and not openai.is_passthrough(job_input)
+        )
+        if covers_job(auth) or not (request.single or items_sign):
             verifier.verify_job(job_input, job_id=job_id)
             return _allow
-        in_batch = not getattr(request, "single", True)
+        in_batch = not request.single
         return lambda item, signable: verifier.verify_item(item.auth, replace(signable, in_batch=in_batch))
 
     async def _embed_all(self, request: EmbedRequest, authorize: Authorize) -> list[Embedded | Rejected]:

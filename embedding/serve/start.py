@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from embedding.actions import Actions
     from embedding.model.loader import EmbeddingModel
     from embedding.model.weights import WeightsFolder
+    from embedding.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +132,7 @@ def _load(settings: Settings, phases: diagnostics.Phases) -> tuple[WeightsFolder
     return folder, model
 
 
-def _actions(settings: Settings, model: EmbeddingModel, verifier: Verifier | None) -> Actions:
-    from embedding.actions import Actions, JobLimits  # noqa: PLC0415  imports numpy and Pillow
-    from embedding.contract.responses import Served  # noqa: PLC0415
+def _pipeline(settings: Settings, model: EmbeddingModel) -> Pipeline:
     from embedding.intake.fetch import Fetcher, FetchLimits  # noqa: PLC0415
     from embedding.pipeline import Pipeline, PipelineLimits  # noqa: PLC0415
 
@@ -145,31 +144,31 @@ def _actions(settings: Settings, model: EmbeddingModel, verifier: Verifier | Non
             allowed_domains=settings.allowed_domains,
         )
     )
-    pipeline = Pipeline(
-        model,
-        fetcher,
-        PipelineLimits(
-            max_image_bytes=settings.max_image_bytes,
-            download_concurrency=settings.download_concurrency,
-            max_batch_size=settings.max_batch_size,
-        ),
+    limits = PipelineLimits(
+        max_image_bytes=settings.max_image_bytes,
+        download_concurrency=settings.download_concurrency,
+        max_batch_size=settings.max_batch_size,
+    )
+    return Pipeline(model, fetcher, limits)
+
+
+def _actions(settings: Settings, model: EmbeddingModel, verifier: Verifier | None) -> Actions:
+    from embedding.actions import Actions, JobLimits  # noqa: PLC0415  imports numpy and Pillow
+    from embedding.contract.responses import Served  # noqa: PLC0415
+
+    identity = model.identity
+    served = Served(
+        model=settings.served_name or identity.model_name,
+        model_name=identity.model_name,
+        pretrained=identity.pretrained,
+        device=identity.device,
+        fingerprint=identity.fingerprint,
+        dim=identity.dim,
     )
     about = {
-        "precision": model.identity.precision,
+        "precision": identity.precision,
         "versions": diagnostics.versions(),
         "identity": diagnostics.identity(settings),
     }
-    return Actions(
-        pipeline,
-        Served(
-            model=settings.served_name or model.identity.model_name,
-            model_name=model.identity.model_name,
-            pretrained=model.identity.pretrained,
-            device=model.identity.device,
-            fingerprint=model.identity.fingerprint,
-            dim=model.identity.dim,
-        ),
-        JobLimits(settings.max_batch_size, settings.max_response_bytes, settings.job_timeout_s),
-        verifier=verifier,
-        about=lambda: about,
-    )
+    limits = JobLimits(settings.max_batch_size, settings.max_response_bytes, settings.job_timeout_s)
+    return Actions(_pipeline(settings, model), served, limits, verifier=verifier, about=about)

@@ -1,0 +1,158 @@
+"""The engine: who shares a forward with whom, and who is spared when it fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from embedding.errors import InferenceError, Overloaded
+from embedding.model.engine import Engine
+
+
+class Recorder:
+    """An encoder whose features are the value itself; it records its batches and can be held."""
+
+    def __init__(self):
+        self.batches = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def embed_images(self, pixels):
+        return self._embed("image", pixels)
+
+    def embed_texts(self, tokens):
+        return self._embed("text", tokens)
+
+    def _embed(self, kind, values):
+        self.gate.wait(10)
+        self.batches.append((kind, list(values)))
+        if "poison" in values:
+            msg = "a forward broke"
+            raise RuntimeError(msg)
+        return np.array([[np.nan if value == "nan" else float(value), 1.0] for value in values], np.float32)
+
+
+@pytest.fixture
+def encoder():
+    """Return a recording encoder."""
+    return Recorder()
+
+
+@pytest.fixture
+def engine(encoder):
+    """Return an engine of small limits, closed at the end."""
+    engine = Engine(encoder, max_batch_size=4, max_waiting=8)
+    yield engine
+    encoder.gate.set()
+    engine.close()
+
+
+def hold(encoder, engine):
+    """Keep the device busy with one image until the gate opens; return that image's future."""
+    encoder.gate.clear()
+    first = engine.submit("image", 0)
+    while engine.depth():
+        time.sleep(0.001)
+    return first
+
+
+class TestBatching:
+    def test_idle_engine_runs_one_item_at_once(self, encoder, engine):
+        """Nothing waits for company: a single item is a batch of one."""
+        assert engine.submit("image", 5).result(5).vector[0] == 5
+        assert encoder.batches == [("image", [5])]
+
+    def test_busy_engine_collects_what_waits(self, encoder, engine):
+        """Items that arrived during a forward share the next one, up to the batch size, oldest first."""
+        hold(encoder, engine)
+        futures = [engine.submit("image", value) for value in range(1, 7)]
+        encoder.gate.set()
+
+        assert [future.result(5).vector[0] for future in futures] == [1, 2, 3, 4, 5, 6]
+        assert encoder.batches[1:] == [("image", [1, 2, 3, 4]), ("image", [5, 6])]
+
+    def test_oldest_kind_goes_first(self, encoder, engine):
+        """Images and texts never share a forward; the kind that waited longest is served."""
+        hold(encoder, engine)
+        futures = [engine.submit(kind, 1) for kind in ("text", "image", "text")]
+        encoder.gate.set()
+        [future.result(5) for future in futures]
+
+        assert encoder.batches[1:] == [("text", [1, 1]), ("image", [1])]
+
+    def test_tells_where_the_time_went(self, engine):
+        """Each item learns its wait, its forward and its company."""
+        done = engine.submit("text", 3).result(5)
+
+        assert done.queue_ms >= 0
+        assert done.inference_ms >= 0
+        assert done.batch_size == 1
+
+
+class TestFailure:
+    @pytest.mark.parametrize("place", range(4))
+    def test_culprit_fails_alone(self, encoder, engine, place):
+        """One bad item of a batch gets the error, its neighbours their vectors."""
+        hold(encoder, engine)
+        values = [1, 2, 3]
+        values.insert(place, "poison")
+        futures = [engine.submit("image", value) for value in values]
+        encoder.gate.set()
+
+        for value, future in zip(values, futures, strict=True):
+            if value == "poison":
+                with pytest.raises(InferenceError):
+                    future.result(5)
+            else:
+                assert future.result(5).vector[0] == value
+
+    def test_device_thread_survives(self, engine):
+        """After a failure the engine embeds as before."""
+        with pytest.raises(InferenceError):
+            engine.submit("text", "poison").result(5)
+
+        assert engine.submit("text", 7).result(5).vector[0] == 7
+        assert engine.is_alive()
+
+    def test_vector_that_is_not_finite_is_an_error(self, engine):
+        """NaN never leaves the engine."""
+        with pytest.raises(InferenceError, match="no finite vector"):
+            engine.submit("image", "nan").result(5)
+
+
+class TestBounds:
+    @pytest.mark.parametrize(("waiting", "accepted"), [(7, True), (8, False)])
+    def test_refuses_one_more_than_fits(self, encoder, engine, waiting, accepted):
+        """With 8 places, an eighth item waits and a ninth is refused."""
+        hold(encoder, engine)
+        for _ in range(waiting):
+            engine.submit("image", 1)
+
+        if accepted:
+            engine.submit("image", 1)
+        else:
+            with pytest.raises(Overloaded):
+                engine.submit("image", 1)
+
+    def test_cancelled_work_is_dropped(self, encoder, engine):
+        """Work whose caller has gone is not run."""
+        hold(encoder, engine)
+        gone, stays = engine.submit("image", 1), engine.submit("image", 2)
+        gone.cancel()
+        encoder.gate.set()
+        stays.result(5)
+
+        assert encoder.batches[1:] == [("image", [2])]
+
+    def test_close_finishes_what_waits(self, encoder):
+        """Closing loses nothing that was accepted, and accepts nothing more."""
+        engine = Engine(encoder, max_batch_size=4, max_waiting=8)
+        futures = [engine.submit("image", value) for value in range(6)]
+        engine.close()
+
+        assert [future.result(0).vector[0] for future in futures] == [0, 1, 2, 3, 4, 5]
+        with pytest.raises(Overloaded):
+            engine.submit("image", 1)
