@@ -127,16 +127,17 @@ class Engine:
         encode = self._encoder.embed_images if kind == "image" else self._encoder.embed_texts
         try:
             rows = encode([work.value for work in batch])
+            outcomes = [_outcome(row) for _, row in zip(batch, rows, strict=True)]
         except Exception as fault:  # noqa: BLE001  whatever a forward raises, the device thread lives on
             self._isolate(kind, batch, fault)
             return
         inference_ms = (time.perf_counter() - started_s) * 1e3
-        for work, row in zip(batch, rows, strict=True):
-            if np.isfinite(row).all() and row.any():
-                queue_ms = (started_s - work.submitted_s) * 1e3
-                work.future.set_result(Features(row, queue_ms, inference_ms, len(batch)))
+        for work, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, InferenceError):
+                work.future.set_exception(outcome)
             else:
-                work.future.set_exception(InferenceError("the model gave no finite vector for this item"))
+                queue_ms = (started_s - work.submitted_s) * 1e3
+                work.future.set_result(Features(outcome, queue_ms, inference_ms, len(batch)))
 
     def _isolate(self, kind: Kind, batch: list[_Work], fault: Exception) -> None:
         """Run the halves of a failed *batch* by themselves; an item that fails alone gets the error."""
@@ -148,3 +149,9 @@ class Engine:
         middle = len(batch) // 2
         self._run_batch(kind, batch[:middle])
         self._run_batch(kind, batch[middle:])
+
+
+def _outcome(row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | InferenceError:
+    if np.isfinite(row).all() and row.any():
+        return row
+    return InferenceError("the model gave no finite vector for this item")

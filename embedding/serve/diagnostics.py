@@ -14,7 +14,7 @@ import embedding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from embedding.model.loader import ModelIdentity
+    from embedding.model.embedder import EmbeddingModel
     from embedding.serve.mode import Mode
     from embedding.settings import Settings
 
@@ -55,17 +55,26 @@ def identity(settings: Settings) -> dict[str, str | None]:
     }
 
 
-def report(mode: Mode, model: ModelIdentity, *, origin: str, signatures: str, phases: Phases) -> str:
-    """Return the block of lines that a start prints."""
+def torch_device(gpu_device: int) -> str:
+    """Return GPU number *gpu_device* as torch names it, or the CPU where there is no GPU."""
     import torch  # noqa: PLC0415  loaded by now, and not by `--help`
 
-    cuda = torch.version.cuda if torch.cuda.is_available() else "none"
+    return f"cuda:{gpu_device}" if torch.cuda.is_available() else "cpu"
+
+
+def report(mode: Mode, model: EmbeddingModel, *, signatures: str, phases: Phases) -> str:
+    """Return the block of lines that a start prints."""
+    import torch  # noqa: PLC0415
+
+    served, on_gpu = model.identity, torch.cuda.is_available()
+    where = torch.cuda.get_device_name(served.device) if on_gpu else f"{torch.get_num_threads()} threads"
+    packages = ", ".join(f"{name} {version}" for name, version in versions().items())
     rows: dict[str, Any] = {
         "mode": mode,
-        "model": f"{model.model_name} / {model.pretrained}, {model.dim} numbers, from {origin}",
-        "fingerprint": model.fingerprint,
-        "device": f"{model.device_name}, {model.precision}, {torch.get_num_threads()} CPU threads",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()) + f", CUDA {cuda}",
+        "model": f"{served.model_name} / {served.pretrained}, {served.dim} numbers, {model.folder.origin}",
+        "fingerprint": served.fingerprint,
+        "device": f"{served.device} ({where}), {served.precision}",
+        "versions": f"{packages}, CUDA {torch.version.cuda if on_gpu else 'not in use'}",
         "signatures": signatures,
         "start": phases,
     }

@@ -21,8 +21,7 @@ from embedding.settings import Settings, unknown_variables
 
 if TYPE_CHECKING:
     from embedding.actions import Actions
-    from embedding.model.loader import EmbeddingModel
-    from embedding.model.weights import WeightsFolder
+    from embedding.model.embedder import EmbeddingModel
     from embedding.pipeline import Pipeline
 
 
@@ -78,12 +77,10 @@ def _start() -> Worker:
     _refuse_demo(settings, chosen)
     with phases.phase("import torch"):
         import torch  # noqa: F401, PLC0415  timed by itself, since it is the longest import
-    folder, model = _load(settings, phases)
+    model = _load(settings, phases)
     actions = _actions(settings, model, verifier)
     signatures = "required" if verifier else "not required"
-    told = diagnostics.report(
-        chosen, model.identity, origin=folder.origin, signatures=signatures, phases=phases
-    )
+    told = diagnostics.report(chosen, model, signatures=signatures, phases=phases)
     print(told, *unknown_variables(), sep="\n", flush=True)
     return Worker(settings, chosen, model, actions, queue.make_handler(actions))
 
@@ -113,8 +110,8 @@ def _refuse_demo(settings: Settings, chosen: mode.Mode) -> None:
         )
 
 
-def _load(settings: Settings, phases: diagnostics.Phases) -> tuple[WeightsFolder, EmbeddingModel]:
-    from embedding.model.loader import load_model  # noqa: PLC0415  imports torch
+def _load(settings: Settings, phases: diagnostics.Phases) -> EmbeddingModel:
+    from embedding.model.golden import load_checked  # noqa: PLC0415  imports torch
     from embedding.model.weights import ModelSource, find_weights  # noqa: PLC0415
 
     with phases.phase("find weights"):
@@ -125,11 +122,10 @@ def _load(settings: Settings, phases: diagnostics.Phases) -> tuple[WeightsFolder
             roots=tuple(Path(root) for root in settings.model_roots),
         )
         folder = find_weights(source)
-    with phases.phase("load weights"):
-        model = load_model(folder, gpu_device=settings.gpu_device, precision=settings.precision)
-    with phases.phase("warm up"):
-        model.warm_up()
-    return folder, model
+    with phases.phase("load and check the model"):
+        device = diagnostics.torch_device(settings.gpu_device)
+        model, _cosine = load_checked(folder, device=device, precision=settings.precision)
+    return model
 
 
 def _pipeline(settings: Settings, model: EmbeddingModel) -> Pipeline:

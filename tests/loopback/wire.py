@@ -46,8 +46,8 @@ def _refuse_constant(name: str) -> None:
 
 
 def dump_json(value: Any) -> bytes:
-    """Return *value* as compact JSON in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    """Return *value* as compact JSON in ASCII: escapes carry even the lone surrogates that UTF-8 cannot."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def json_response(value: Any, status: int = 200) -> web.Response:

@@ -15,7 +15,7 @@ from embedding.model.engine import Engine
 class Recorder:
     """An encoder whose features are the value itself; it records its batches and can be held."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.batches = []
         self.gate = threading.Event()
         self.gate.set()

@@ -1,0 +1,59 @@
+"""How much of a stranger's input this worker takes in: every limit on downloads and images.
+
+Sources: imgproxy, camo, smokescreen and vLLM for downloads; imgproxy for pixels; the rest was measured on one
+core, so that no image that is accepted holds a thread for more than about a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from embedding.errors import StartupError
+
+
+MEBIBYTE = 1 << 20
+# Pillow warns above this (1 GiB of RGB samples) and a warning would go to the log, not to the caller.
+PILLOW_MAX_PIXELS = 89_478_485
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """What one download may cost, and which URLs may be asked for at all."""
+
+    max_bytes: int = 10 * MEBIBYTE
+    # Everything: lookup, connecting, redirects, retries, pauses and body.
+    timeout_s: float = 10.0
+    # One address: connecting, and the TLS handshake.
+    connect_timeout_s: float = 3.0
+    # Silence between two bytes.
+    read_timeout_s: float = 5.0
+    dns_timeout_s: float = 2.0
+    max_redirects: int = 3
+    max_attempts: int = 3
+    max_url_length: int = 2048
+    allow_http: bool = False
+    # Empty: any public host. Otherwise these and the names below them.
+    allowed_domains: tuple[str, ...] = ()
+    # Other ports speak other protocols.
+    ports: frozenset[int] = frozenset({443, 80})
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What one image may cost to decode; all but the bytes are read from its header."""
+
+    max_bytes: int = 10 * MEBIBYTE
+    max_pixels: int = 50_000_000
+    # libwebp takes 17 to 60 ms for a megapixel, the other decoders 2 to 12.
+    max_webp_pixels: int = 16_000_000
+    # Pixels times the bytes of one: 50 megapixels of RGB, 37.5 with transparency, half of that in 16 bits.
+    max_decoded_bytes: int = 150_000_000
+    # Longer side to shorter: what resizing needs grows with it.
+    max_aspect: int = 100
+    # A progressive JPEG may repeat a scan of 75 bytes, at 43 ms each for 50 megapixels.
+    max_jpeg_scans: int = 100
+    max_jpeg_scan_pixels: int = 320_000_000
+
+    def __post_init__(self) -> None:
+        if self.max_pixels > PILLOW_MAX_PIXELS:
+            raise StartupError(f"max_pixels is {self.max_pixels}; it must not exceed {PILLOW_MAX_PIXELS}")

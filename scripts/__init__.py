@@ -1,0 +1,1 @@
+"""Programs for this repository's own upkeep; the worker runs none of them."""

@@ -1,0 +1,135 @@
+"""README.md and LOCAL_TESTING.md are true: every command is run, every answer compared."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from embedding.serve.start import start
+from tests.docs.blocks import KINDS, agrees, blocks_of, commands_of, prints
+
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "LOCAL_TESTING.md")
+SERVER_PORT = 8000
+
+# What cannot be run here: `make test`, which is this run, and what needs a container engine. Those commands
+# stand word for word in scripts/image_test.sh, which runs them.
+BY_IMAGE_TEST = ("docker ",)
+BY_THIS_RUN = ("make test", "make check")
+
+
+def sections():
+    """Return every section with its claims, as test parameters."""
+    for name in DOCUMENTS:
+        groups: dict[str, list] = {}
+        for block in blocks_of((ROOT / name).read_text(encoding="utf-8")):
+            groups.setdefault(block.section, []).append(block)
+        for section, blocks in groups.items():
+            yield pytest.param(blocks, id=f"{name}: {section}")
+
+
+@pytest.fixture(scope="module")
+def local_worker():
+    """Return a worker in this process, with the demo model, as `import handler` gives it."""
+    return start()
+
+
+@pytest.mark.parametrize("blocks", sections())
+class TestSections:
+    def test_every_block_is_of_a_known_kind(self, blocks):
+        """No block escapes these tests by its kind."""
+        assert {block.kind for block in blocks} <= KINDS
+
+    def test_commands_print_what_is_said(self, blocks):
+        """Each command, run in the repository, prints what stands below it."""
+        servers = [block for block in blocks if block.kind == "console server"]
+        running = [serve(command.line) for block in servers for command in commands_of(block)]
+        try:
+            for block in blocks:
+                for command in commands_of(block) if block.kind == "console" else []:
+                    check(command)
+        finally:
+            for process in running:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+
+    def test_answers_are_what_is_said(self, blocks, local_worker):
+        """Each job shown, run through the worker, is answered as shown."""
+        shown = [block for block in blocks if block.kind in ("json request", "json answer")]
+        answer = None
+        for block in shown:
+            body = json.loads(block.body)
+            if block.kind == "json request":
+                answer = asyncio.run(local_worker.handler({"id": "shown", **with_picture(body)}))
+            else:
+                assert agrees(body, answer), f"line {block.line}: {json.dumps(answer)[:2000]}"
+
+
+def with_picture(job):
+    """Return *job* with the bundled picture for each base64 that the document cuts short."""
+    picture = json.loads((ROOT / "test_input.json").read_text(encoding="utf-8"))["input"]["items"][0]
+    text = json.dumps(job).replace('"/9j/4AAQ..."', json.dumps(picture["image_base64"]))
+    return json.loads(text)
+
+
+def check(command):
+    """Run *command* and hold its output against the document, or find where it is run."""
+    if command.line.startswith(BY_THIS_RUN):
+        subprocess.run(
+            ["make", "--dry-run", *command.line.split()[1:]], cwd=ROOT, check=True, capture_output=True
+        )
+        return
+    if command.line.startswith(BY_IMAGE_TEST):
+        assert command.line in (ROOT / "scripts/image_test.sh").read_text(encoding="utf-8")
+        return
+    done = run(command.line)
+    assert prints(command.expected, done.stdout), f"$ {command.line}\n{done.stdout}"
+
+
+def run(line):
+    """Run one command line in the repository with the interpreter of .venv first on the path."""
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=110,
+    )
+
+
+def serve(line):
+    """Start a command that stays, and wait until its port answers."""
+    process = subprocess.Popen(
+        ["bash", "-c", line],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", SERVER_PORT)) == 0:
+                return process
+        time.sleep(0.1)
+    pytest.fail(f"{line} never listened on port {SERVER_PORT}")
+
+
+def environment():
+    """Return this process's environment without what would change a worker."""
+    python = Path(shutil.which("python3") or "python3").parent
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RUNPOD_", "CLIP_"))}
+    return kept | {"PATH": f"{ROOT / '.venv/bin'}:{python}:{os.environ['PATH']}", "NO_PROXY": "127.0.0.1"}
