@@ -11,6 +11,7 @@ be looked up, reached or heard out in time. The status code of a public server i
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import socket
@@ -37,11 +38,6 @@ __all__ = ["FetchLimits", "Fetcher", "system_addresses"]
 
 FAILURE: Final = "the image could not be downloaded"
 UNREACHABLE: Final = f"{FAILURE}: its server could not be reached or did not answer in time"
-
-# botocore's standard mode: full jitter, and Retry-After honoured up to five seconds.
-BACKOFF_BASE_S: Final = 0.2
-BACKOFF_CAP_S: Final = 2.0
-MAX_RETRY_AFTER_S: Final = 5.0
 
 _HEADERS: Final = {
     "Accept": "image/jpeg, image/png, image/webp, image/gif, */*;q=0.1",
@@ -115,7 +111,7 @@ class Fetcher:
             try:
                 return self._follow(target, known, deadline)
             except DownloadError as failure:
-                pause_s = _pause_s(failure, attempt)
+                pause_s = _pause_s(failure, attempt, self._limits)
                 hopeless = not failure.retryable or attempt >= self._limits.max_attempts
                 if hopeless or pause_s >= deadline.remaining_s():
                     raise
@@ -138,7 +134,11 @@ class Fetcher:
 
     def _lookup(self, target: Target, deadline: Deadline) -> Sequence[str]:
         timeout_s = deadline.clip_s(self._limits.dns_timeout_s)
-        addresses = self._lookups.submit(self._resolver, target.host, target.port).result(timeout_s)
+        lookup = self._lookups.submit(self._resolver, target.host, target.port)
+        try:
+            addresses = lookup.result(timeout_s)
+        finally:
+            lookup.cancel()  # one that has not begun by now never will
         if not all(self._is_allowed(address) for address in addresses):
             raise UrlRefused(REFUSAL)
         return addresses
@@ -207,8 +207,9 @@ def _retry_after_s(header: str) -> float:
     return float(header) if _SECONDS.fullmatch(header) else 0.0
 
 
-def _pause_s(failure: DownloadError, attempt: int) -> float:
+def _pause_s(failure: DownloadError, attempt: int, limits: FetchLimits) -> float:
     """Return how long to wait before the next try; infinite if the server asks for too much."""
-    backoff_s = random.uniform(0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2**attempt))  # noqa: S311  jitter
+    longest_s = min(limits.backoff_cap_s, limits.backoff_base_s * 2 ** (attempt - 1))
+    backoff_s = random.uniform(0, longest_s)  # noqa: S311  jitter
     retry_after_s = failure.retry_after_s if isinstance(failure, _Busy) else 0.0
-    return max(backoff_s, retry_after_s) if retry_after_s <= MAX_RETRY_AFTER_S else float("inf")
+    return max(backoff_s, retry_after_s) if retry_after_s <= limits.max_retry_after_s else math.inf

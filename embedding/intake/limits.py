@@ -30,6 +30,10 @@ class FetchLimits:
     dns_timeout_s: float = 2.0
     max_redirects: int = 3
     max_attempts: int = 3
+    # Pauses between attempts: full jitter, doubling up to the cap; Retry-After is honoured up to its limit.
+    backoff_base_s: float = 0.2
+    backoff_cap_s: float = 2.0
+    max_retry_after_s: float = 5.0
     max_url_length: int = 2048
     allow_http: bool = False
     # Empty: any public host. Otherwise these and the names below them.
@@ -44,13 +48,14 @@ class ImageLimits:
 
     max_bytes: int = 10 * MEBIBYTE
     max_pixels: int = 50_000_000
-    # libwebp takes 17 to 60 ms for a megapixel, the other decoders 2 to 12.
+    # libwebp takes 17 to 60 ms for a megapixel, the other decoders 1 to 19.
     max_webp_pixels: int = 16_000_000
     # Pixels times the bytes of one: 50 megapixels of RGB, 37.5 with transparency, half of that in 16 bits.
     max_decoded_bytes: int = 150_000_000
     # Longer side to shorter: what resizing needs grows with it.
     max_aspect: int = 100
-    # A progressive JPEG may repeat a scan of 75 bytes, at 43 ms each for 50 megapixels.
+    # A progressive JPEG may repeat a scan of 75 bytes, at up to 50 ms each for 50 megapixels. Encoders write
+    # ten scans, so that a progressive picture may have 32 megapixels, another one all of 50.
     max_jpeg_scans: int = 100
     max_jpeg_scan_pixels: int = 320_000_000
 

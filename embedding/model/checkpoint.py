@@ -30,14 +30,14 @@ _IGNORED = frozenset({"logit_bias"})
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of *file* by name, on the CPU, mapped rather than read where the format allows.
+    """Return the tensors of *file* by name, on the CPU; safetensors are mapped, not read.
 
     Raises StartupError if it cannot be read or is damaged.
     """
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return _unwrapped(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+        return _unwrapped(torch.load(file, map_location="cpu", weights_only=True))
     except OSError as exc:
         raise StartupError(f"cannot read {file}: {exc.strerror or exc}; check its permissions") from exc
     except (SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as exc:

@@ -65,7 +65,7 @@ class ModelIdentity:
 
 
 class EmbeddingModel:
-    """Two towers on one device. All calls must come from one thread at a time."""
+    """Two towers on one device. Batches hold at least one item; calls come from one thread at a time."""
 
     def __init__(
         self,

@@ -7,11 +7,13 @@ padding. Importing this module costs the import of open_clip.
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
 from open_clip.tokenizer import canonicalize_text
+from safetensors import SafetensorError
 
 from embedding.errors import StartupError, TextTooLong
 from embedding.intake.text import Tokenizer, Tokens, clean, repair, squeeze
@@ -27,8 +29,21 @@ if TYPE_CHECKING:
     from embedding.model.embedder import TextTokenizer
     from embedding.model.folder import FolderConfig
 
-# What open_clip raises for a folder that does not fit, or for a package or file that is not there.
-FAULTS = (ImportError, OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError)
+# What open_clip raises for files that are damaged or do not fit, or for a package that is not there.
+FAULTS = (
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StopIteration,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+)
 # open_clip's cleaning modes on our own bounded repair: ftfy alone takes 16 s for one hostile text of 100 kB.
 _CLEANING = {
     "lower": clean,

@@ -175,7 +175,7 @@ def _checked_invariants(
 ) -> npt.NDArray[np.float32]:
     """Return *again*. Raises StartupError for what no working model gives."""
     if not np.isfinite(vectors).all():
-        raise StartupError("the vectors are not finite; set CLIP_PRECISION=fp32, or the weights are damaged")
+        raise TooCoarse("the vectors are not finite; set CLIP_PRECISION=fp32, or the weights are damaged")
     if _cosines(vectors, np.roll(vectors, 1, axis=0)).max() > _COLLAPSED:
         raise StartupError("different inputs give one vector; these are not the weights of a trained CLIP")
     return again

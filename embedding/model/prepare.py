@@ -63,6 +63,7 @@ def prepare(
     *weights* is a checkpoint on this machine, in any format that open_clip reads, instead of a download.
     The tag `random` gives seeded random weights, for tests and benchmarks only. Raises StartupError.
     """
+    done = WeightsFolder(out, model_name, pretrained, "prepared")
     source = {"model_name": model_name, "pretrained": pretrained, "precision": precision}
     if weights:
         source["checkpoint_sha256"] = file_sha256(weights)
@@ -75,11 +76,13 @@ def prepare(
         try:
             _write(out, model, model_cfg, source)
         except (OSError, SafetensorError) as exc:
+            if exists(out) and _is_done(out, source):  # another process was faster
+                return done
             raise StartupError(f"cannot write {out}: {reason_of(exc)}; check space and permissions") from exc
     file = weights_file(out)
     digits = fingerprint(read_config(out), weights_sha256=file_sha256(file))
     say(f"{file.stat().st_size / _MEGABYTE:.0f} MB of weights, fingerprint {digits}")
-    return WeightsFolder(out, model_name, pretrained, "prepared")
+    return done
 
 
 def _is_done(out: Path, source: dict[str, str]) -> bool:

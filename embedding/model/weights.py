@@ -135,8 +135,6 @@ def _find_cached(source: ModelSource, repo: str, model_name: str, pretrained: st
         for snapshot in _snapshots(cache / f"models--{repo.replace('/', '--')}"):
             if holds_model(snapshot):
                 return WeightsFolder(snapshot, model_name, pretrained, "cache")
-            if exists(snapshot / "config.json") and not exists(snapshot / CONFIG_NAME):
-                read_config(snapshot)  # raises: it is in transformers' format
     return None
 
 

@@ -22,7 +22,8 @@ FRAGMENTS = [
     "<start_of_text>", "<end_of_text>", "<END_OF_TEXT>", "<ſtart_of_text>", "<start_of", "_text>",
     "<|", "a photo of", "it's", "WE'LL", "'ſ", "don't", "''", "&amp;", "&amp;amp;lt;", "&lt;b&gt;",
     "&", "&#39;", "&#x1F600;", "&notit;", "Ã©", "â€™", "â‚¬", "Ã\x83Â©", "Â\xa0", "é", "e\u0301",
-    "İ", "ß", "ﬁ", "ＦＵＬＬ", "字", "한글", "\u1112\u1161", "😀", "👩\u200d👩\u200d👧", "مرحبا", "0123456789",
+    "İ", "ß", "ﬁ", "ＦＵＬＬ", "字", "한글", "\u1112\u1161", "😀", "👩\u200d👩\u200d👧", "مرحبا",
+    "0123456789",
     "½", "x²", "!!!", "...", " ", "\n", "\r\n", "\t", "\x00", "\x1b[31m", "\x85", "\u2028",
     "\ufeff", "\ud800", "\udfff", "\u200b", "aaaaaaaaaa", "supercalifragilisticexpialidocious",
 ]  # fmt: skip

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+import huggingface_hub
+import open_clip
 import pytest
 
 from tests.model.folders import TINY, write_folder
@@ -11,3 +15,19 @@ from tests.model.folders import TINY, write_folder
 def tiny_folder(tmp_path_factory):
     """A folder of the smallest plain CLIP."""
     return write_folder(tmp_path_factory.mktemp("tiny") / "tiny", TINY)
+
+
+@pytest.fixture
+def tiny_models(monkeypatch):
+    """open_clip knows the tiny model as `tiny`, and takes ViT-B-32 for it."""
+    known = dict(open_clip.factory._MODEL_CONFIGS)
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", known)
+    known["tiny"] = known["ViT-B-32"] = json.loads(json.dumps(TINY))
+
+
+@pytest.fixture
+def no_network(tmp_path, monkeypatch):
+    """The Hugging Face Hub is not asked, and nothing of it is cached."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))

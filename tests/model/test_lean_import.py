@@ -29,3 +29,24 @@ def test_plain_folder(tiny_folder):
     )
 
     assert json.loads(done.stdout) == []
+
+
+def test_tags_need_no_open_clip():
+    """Looking up a tag, and a wrong one, imports neither open_clip nor torchvision nor timm."""
+    program = """
+import sys
+from embedding.errors import StartupError
+from embedding.model.registry import find_tag
+print(find_tag("ViT-B-32", "openai").repo)
+try:
+    find_tag("ViT-B-33", "openai")
+except StartupError as fault:
+    print(fault)
+print(sorted({"open_clip", "torchvision", "timm"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    repo, fault, imported = done.stdout.splitlines()
+    assert repo == "timm/vit_base_patch32_clip_224.openai"
+    assert "ViT-B-32" in fault
+    assert json.loads(imported) == []

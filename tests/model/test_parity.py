@@ -39,6 +39,12 @@ def folder(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def model(folder):
+    """Our model of it, in fp32."""
+    return load_model(folder, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
 def reference(folder):
     """open_clip's model of the same folder."""
     return open_clip.create_model(f"local-dir:{folder.path}", precision="fp32").eval()
@@ -82,18 +88,15 @@ def cosines(a, b):
 
 
 class TestStages:
-    def test_pixels(self, folder, reference, pixels):
+    def test_pixels(self, model, reference, pixels):
         """Bytes normalised on the device are open_clip's transform of the same picture."""
-        normalised = load_model(folder, device="cpu", precision="fp32").normalise(pixels)
+        torch.testing.assert_close(model.normalise(pixels), transformed(reference, pixels), atol=1e-6, rtol=0)
 
-        torch.testing.assert_close(normalised, transformed(reference, pixels), atol=1e-6, rtol=0)
-
-    def test_tokens(self, folder):
+    def test_tokens(self, folder, model):
         """Padded to the context, our tokens are open_clip's."""
-        tokenizer = load_model(folder, device="cpu", precision="fp32").tokenizer
         expected = open_clip.get_tokenizer(f"local-dir:{folder.path}")(TEXTS).tolist()
 
-        ids = [tokenizer.tokenize(text, truncate=True).ids for text in TEXTS]
+        ids = [model.tokenizer.tokenize(text, truncate=True).ids for text in TEXTS]
 
         assert expected == [[*row, *[0] * (77 - len(row))] for row in ids]
 
@@ -107,18 +110,15 @@ class TestStages:
             assert cosines(ours, theirs).min() >= BOUNDS[precision]
             assert cosines(theirs, np.roll(theirs, 1, axis=0)).max() < 0.96
 
-    def test_features_are_not_normalised(self, folder, expected, pixels):
+    def test_features_are_not_normalised(self, model, expected, pixels):
         """In fp32 the features equal open_clip's, length included."""
-        vectors = our_vectors(load_model(folder, device="cpu", precision="fp32"), pixels)
-
-        for ours, theirs in zip(vectors, expected, strict=True):
+        for ours, theirs in zip(our_vectors(model, pixels), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
 
 
 class TestNeighbours:
-    def test_independence(self, folder, pixels):
+    def test_independence(self, model, pixels):
         """An item's features are the same alone as beside others, however long those are."""
-        model = load_model(folder, device="cpu", precision="fp32")
         tokens = [model.tokenizer.tokenize(text, truncate=True) for text in TEXTS]
         together = [*model.embed_images(pixels), *model.embed_texts(tokens)]
 
@@ -158,19 +158,14 @@ class TestFormats:
 
         assert_parity(folder)
 
-    def test_training_checkpoint(self, tmp_path, monkeypatch):
+    @pytest.mark.usefixtures("tiny_models")
+    def test_training_checkpoint(self, tmp_path):
         """A checkpoint of open_clip's trainer, prepared by us, serves the vectors of the model trained."""
-        configs = tmp_path / "configs" / "tiny-for-training.json"
-        configs.parent.mkdir()
-        configs.write_text(json.dumps(TINY))
-        monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
-        monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [])
-        open_clip.add_model_config(configs)
         trained = random_model(TINY, seed=7)
         state = {f"module.{name}": tensor for name, tensor in trained.state_dict().items()}
         torch.save({"epoch": 3, "name": "run", "state_dict": state}, tmp_path / "epoch_3.pt")
 
-        folder = prepare("tiny-for-training", "epoch-3", tmp_path / "out", weights=tmp_path / "epoch_3.pt")
+        folder = prepare("tiny", "epoch-3", tmp_path / "out", weights=tmp_path / "epoch_3.pt")
 
         pixels = pictures(32)
         trained.visual.preprocess_cfg = {"size": 32, **OPENAI_PREPROCESS}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -263,13 +261,22 @@ class TestFaultsOfNames:
         ("repo", "instead"), [("openai/clip-vit-large-patch14", "ViT-L-14"), ("some/model", "ViT-B-32")]
     )
     def test_transformers_format(self, places, repo, instead):
-        """A repository in transformers' format is recognised, and what to set instead is said."""
+        """A folder in transformers' format is recognised, and what to set instead is said."""
         snapshot = cached(places / "runpod", repo)
         snapshot.mkdir(parents=True)
         (snapshot / "config.json").write_text("{}")
 
         with pytest.raises(StartupError, match=f"transformers' format.*CLIP_MODEL_NAME={instead} and"):
-            find_weights(source(places, model_name=f"hf-hub:{repo}"))
+            find_weights(source(places, model_path=snapshot))
+
+    def test_other_files_of_a_repository(self, places):
+        """A cache that holds a repository's files for transformers or timm only is passed over."""
+        snapshot = cached(places / "runpod", "org/name")
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text("{}")
+
+        with pytest.raises(StartupError, match=r"^org/name is not on this machine"):
+            find_weights(source(places, model_name="hf-hub:org/name"))
 
     def test_unreadable_ref(self, places):
         """A damaged cache is said to be so."""
@@ -278,24 +285,3 @@ class TestFaultsOfNames:
 
         with pytest.raises(StartupError, match="delete it or fix its permissions"):
             find_weights(source(places, model_name="hf-hub:org/name"))
-
-
-def test_tags_need_no_open_clip(tmp_path):
-    """Looking up a tag, and a wrong one, imports neither open_clip nor torchvision nor timm."""
-    program = """
-import sys
-from embedding.errors import StartupError
-from embedding.model.registry import find_tag
-print(find_tag("ViT-B-32", "openai").repo)
-try:
-    find_tag("ViT-B-33", "openai")
-except StartupError as fault:
-    print(fault)
-print(sorted({"open_clip", "torchvision", "timm"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
-    repo, fault, imported = done.stdout.splitlines()
-    assert repo == REPO
-    assert "ViT-B-32" in fault
-    assert json.loads(imported) == []
