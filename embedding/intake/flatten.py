@@ -68,9 +68,13 @@ def _rgb_with_key(image: Image.Image, key: tuple[int, int, int], header: Header)
 
 
 def _palette_on_white(image: Image.Image, key: int | bytes | None) -> Image.Image:
-    """Compose the palette's 256 colours rather than every pixel."""
+    """Compose the palette's colours rather than every pixel; *key* is one clear index, or alphas in order."""
     if key is not None:
-        entries = bytes(image.getpalette("RGBA") or ())
-        colours = Image.frombytes("RGBA", (len(entries) // 4, 1), entries)
-        image.putpalette(_on_white(colours, "RGB").tobytes())
+        colours = np.array(image.getpalette("RGBA"), dtype=np.uint8).reshape(1, -1, 4)
+        if isinstance(key, int):
+            colours[:, key : key + 1, 3] = 0
+        else:
+            alphas = np.frombuffer(key, dtype=np.uint8)[: colours.shape[1]]
+            colours[:, : len(alphas), 3] = alphas
+        image.putpalette(_on_white(Image.fromarray(colours), "RGB").tobytes())
     return image.convert("RGB")
