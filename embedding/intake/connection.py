@@ -76,7 +76,7 @@ class PinnedConnection(HTTPConnection):
         try:
             dialled.settimeout(self._deadline.clip_s(self._limits.connect_timeout_s))
             self.sock = self._tls.wrap_socket(dialled, server_hostname=self.host) if self._tls else dialled
-        except BaseException:
+        except OSError:
             dialled.close()
             raise
 

@@ -48,7 +48,7 @@ class ImageLimits:
 
     max_bytes: int = 10 * MEBIBYTE
     max_pixels: int = 50_000_000
-    # libwebp takes 17 to 60 ms for a megapixel, the other decoders 1 to 19.
+    # libwebp takes 17 to 60 ms for a megapixel, the other decoders 2 to 12 for one of 8 bits.
     max_webp_pixels: int = 16_000_000
     # Pixels times the bytes of one: 50 megapixels of RGB, 37.5 with transparency, half of that in 16 bits.
     max_decoded_bytes: int = 150_000_000

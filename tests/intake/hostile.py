@@ -15,12 +15,12 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 
 
-def encode(image, format, **options):
-    """Return *image*, an array or a picture, as a file of *format*."""
+def encode(image, kind, **options):
+    """Return *image*, an array or a picture, as a file of *kind*."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     file = io.BytesIO()
-    image.save(file, format, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
