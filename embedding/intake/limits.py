@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from embedding.errors import StartupError
-
 
 MEBIBYTE = 1 << 20
 # Pillow warns above this (1 GiB of RGB samples) and a warning would go to the log, not to the caller.
@@ -61,4 +59,4 @@ class ImageLimits:
 
     def __post_init__(self) -> None:
         if self.max_pixels > PILLOW_MAX_PIXELS:
-            raise StartupError(f"max_pixels is {self.max_pixels}; it must not exceed {PILLOW_MAX_PIXELS}")
+            raise ValueError(f"max_pixels is {self.max_pixels}; it must not exceed {PILLOW_MAX_PIXELS}")

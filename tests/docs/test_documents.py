@@ -44,7 +44,7 @@ def local_worker():
     return start()
 
 
-@pytest.mark.parametrize("blocks", sections())
+@pytest.mark.parametrize("blocks", [*sections()])
 class TestSections:
     def test_every_block_is_of_a_known_kind(self, blocks):
         """No block escapes these tests by its kind."""

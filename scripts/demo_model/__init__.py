@@ -1,0 +1,1 @@
+"""The demo model: a tiny CLIP trained on pictures that this package draws."""

@@ -1,0 +1,83 @@
+"""The tables of the documents are complete: settings, dependencies, codes, modules and refusals."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from embedding.errors import WorkerError
+from embedding.settings import Settings
+
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LOCAL_TESTING = (ROOT / "LOCAL_TESTING.md").read_text(encoding="utf-8")
+MIN_TELLING_CHARS = 8
+
+
+def first_cells(text, header):
+    """Return the first cell of every row of the table of *text* that begins with *header*."""
+    table = text[text.index(f"| {header} |") :].split("\n\n")[0]
+    return [row.split(" | ")[0].lstrip("| ") for row in table.splitlines()[2:]]
+
+
+def codes(kind):
+    """Return the codes of an error class and of all below it."""
+    return {kind.code} | {code for sub in kind.__subclasses__() for code in codes(sub)}
+
+
+def start_up_messages():
+    """Return every message that a StartupError is raised with, as its constant pieces."""
+    for path in sorted((ROOT / "embedding").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (
+                isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"StartupError", "TooCoarse"}
+            ):
+                continue
+            parts = [n.value for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)]
+            pieces = [part for part in parts if isinstance(part, str) and len(part) >= MIN_TELLING_CHARS]
+            if pieces:
+                yield pytest.param(pieces, id=f"{path.name}:{node.lineno}")
+
+
+def test_every_setting_is_in_the_readme():
+    """The README's table has every variable that is read, and no other."""
+    told = set(re.findall(r"`([A-Z_]+)`", " ".join(first_cells(README, "variable"))))
+    platform = {"RUNPOD_WEBHOOK_GET_JOB", "RUNPOD_ENDPOINT_ID", "RUNPOD_POD_ID"}
+
+    assert told | platform == {field.alias for field in Settings.model_fields.values()}
+    assert all(f"`{name}`" in README for name in platform)
+
+
+def test_every_dependency_has_its_reason():
+    """The README's table has every line of requirements.txt, and no other; each is pinned exactly."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    told = set(re.findall(r"`([a-z0-9-]+)`", " ".join(first_cells(README, "dependency"))))
+
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", pin) for pin in pins)
+    assert told == {pin.split("==")[0] for pin in pins}
+
+
+def test_every_error_code_is_in_the_readme():
+    """The README's table has every code, and no other."""
+    assert {cell.strip("`") for cell in first_cells(README, "code")} == codes(WorkerError)
+
+
+@pytest.mark.parametrize("text", [README, LOCAL_TESTING], ids=["README.md", "LOCAL_TESTING.md"])
+def test_every_link_leads_somewhere(text):
+    """Each file or folder that a document links to exists."""
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("pieces", [*start_up_messages()])
+def test_every_refusal_is_explained(pieces):
+    """LOCAL_TESTING.md's first table quotes a telling piece of every line that a start can fail with."""
+    quoted = re.findall(r"`([^`]+)`", " ".join(first_cells(LOCAL_TESTING, "the line says")))
+
+    assert any(quote in piece for piece in pieces for quote in quoted), pieces
