@@ -63,10 +63,10 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)'; exit 1; }
 	@if command -v uv >/dev/null; then uv venv --quiet --python "$$(command -v $(PYTHON))" $(VENV); \
-	  else $(PYTHON) -m venv $(VENV); fi
+	  else $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; fi
 
 define pip_install
 	@echo 'installing ($(1)); the first time this brings 5 GB, mostly torch'
 	@if command -v uv >/dev/null; then VIRTUAL_ENV=$(VENV) uv pip install --quiet -c constraints.txt $(1); \
-	  else $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(1); fi
+	  else $(BIN)/python -m ensurepip --upgrade >/dev/null && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(1); fi
 endef

@@ -6,8 +6,12 @@ imported. The SDK's heartbeat is a process of its own, which imports this file a
 processes are spawned: it needs no model.
 """
 
+import signal
 import sys
 
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a start without a traceback
 
 if __name__ != "__mp_main__":
     from embedding.serve.start import start

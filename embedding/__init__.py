@@ -1,3 +1,3 @@
-"""CLIP embeddings for images and texts, as a RunPod worker, an HTTP service and a client."""
+"""CLIP embeddings for images and texts, as a RunPod worker."""
 
 __version__ = "0.1.0"

@@ -17,6 +17,8 @@ from embedding.errors import StartupError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+INTERRUPTED = 130  # what a shell reports after Ctrl-C
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that *arguments* name; return the exit status."""
@@ -26,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartupError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left half-written", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

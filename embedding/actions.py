@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from embedding.contract import openai
-from embedding.contract.canonical import Signable
 from embedding.contract.requests import (
     BatchRequest,
     EmbedRequest,
@@ -36,18 +34,17 @@ from embedding.contract.responses import (
 )
 from embedding.contract.signatures import covers_job
 from embedding.errors import InternalError, ModelMismatch, Overloaded, WorkerError
-from embedding.pipeline import Job
+from embedding.pipeline import JobDownloads
 
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embedding.contract.canonical import Signable
     from embedding.contract.signatures import Verifier
-    from embedding.pipeline import Pipeline
+    from embedding.pipeline import Authorize, Pipeline
 
 log = logging.getLogger(__name__)
-
-Authorize = Callable[[Item, Signable], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +92,26 @@ class Actions:
         authorize = self._authorizer(request, job_input, job_id)
         self._check_model(request.model)
         if isinstance(request, HealthRequest):
-            return self.health(request)
-        return await self.embed(request, authorize)
+            return self._health(request)
+        return await self._embed(request, authorize)
 
-    def health(self, request: HealthRequest) -> dict[str, Any]:
+    def _health(self, request: HealthRequest) -> dict[str, Any]:
         """Return how the worker is."""
         engine = self._pipeline.engine
         return {
             "request_id": request.request_id,
-            "status": "ok" if engine.is_alive() else "failed",
+            "status": "ok" if engine.is_healthy() else "failed",
             **asdict(self._served),
             **self._about,
             "uptime_s": round(time.monotonic() - self._started_s, 3),
             "counters": {**self._counters, "waiting_items": engine.depth()},
         }
 
-    async def embed(self, request: EmbedRequest, authorize: Authorize) -> dict[str, Any]:
+    def is_healthy(self) -> bool:
+        """Return whether the device still works."""
+        return self._pipeline.engine.is_healthy()
+
+    async def _embed(self, request: EmbedRequest, authorize: Authorize) -> dict[str, Any]:
         """Return one embedding or a list of results, as *request* asks."""
         started_s = time.perf_counter()
         done = await self._embed_all(request, authorize)
@@ -124,6 +125,7 @@ class Actions:
         return answer
 
     async def _openai(self, job_input: dict[str, Any], job_id: str | None) -> list[dict[str, Any]]:
+        job_input = openai.with_auth_outside(job_input)
         if openai.parse_route(job_input) == "/v1/models":
             return [openai.models_response(model=self._served.model)]
         request = openai.parse_embeddings(job_input.get("openai_input"), dim=self._served.dim)
@@ -169,23 +171,30 @@ class Actions:
         items = request.items()
         check_size_before(request, count=len(items), **self._size())
         self._counters["items"] += len(items)
-        job = Job(authorize, (item.image_url for item in items if isinstance(item, Item) and item.image_url))
+        urls = (item.image_url for item in items if isinstance(item, Item) and item.image_url)
+        downloads = JobDownloads(urls)
+        tasks = [asyncio.ensure_future(self._embed_one(item, authorize, downloads)) for item in items]
         try:
-            async with asyncio.timeout(self._limits.job_timeout_s):
-                outcomes = await asyncio.gather(
-                    *(self._embed_one(item, job) for item in items), return_exceptions=True
-                )
-        except TimeoutError:
-            raise Overloaded(f"the job took longer than {self._limits.job_timeout_s:g} s") from None
-        done = [
-            outcome if isinstance(outcome, Embedded | Rejected) else Rejected(item.request_id, _told(outcome))
-            for item, outcome in zip(items, outcomes, strict=True)
-        ]
+            await asyncio.wait(tasks, timeout=self._limits.job_timeout_s)
+            done = [self._outcome(item, task) for item, task in zip(items, tasks, strict=True)]
+        finally:
+            for task in tasks:
+                task.cancel()
         self._counters["item_errors"] += sum(isinstance(item, Rejected) for item in done)
         return done
 
-    async def _embed_one(self, item: Item | Rejected, job: Job) -> Embedded | Rejected:
-        return item if isinstance(item, Rejected) else await self._pipeline.embed(item, job)
+    def _outcome(self, item: Item | Rejected, task: asyncio.Task[Embedded | Rejected]) -> Embedded | Rejected:
+        """Return what became of *item*; one that is not done yet has run out of time."""
+        if not task.done():
+            late = Overloaded(f"the job took longer than {self._limits.job_timeout_s:g} s")
+            return Rejected(item.request_id, late)
+        fault = task.exception()
+        return task.result() if fault is None else Rejected(item.request_id, _told(fault))
+
+    async def _embed_one(
+        self, item: Item | Rejected, authorize: Authorize, downloads: JobDownloads
+    ) -> Embedded | Rejected:
+        return item if isinstance(item, Rejected) else await self._pipeline.embed(item, authorize, downloads)
 
 
 def _allow(_item: Item, _signable: Signable) -> None:

@@ -42,7 +42,6 @@ class Settings(BaseModel):
 
     # How to run.
     serverless: bool = Field(default=False, alias="RUNPOD_SERVERLESS")
-    worker_mode: Literal["queue"] = Field(default="queue", alias="WORKER_MODE")
 
     # What to serve.
     clip_model_name: str | None = Field(default=None, alias="CLIP_MODEL_NAME")
@@ -84,7 +83,7 @@ class Settings(BaseModel):
     # What the platform says of itself.
     job_source_url: str | None = Field(default=None, alias="RUNPOD_WEBHOOK_GET_JOB")
     endpoint_id: str | None = Field(default=None, alias="RUNPOD_ENDPOINT_ID")
-    worker_id: str | None = Field(default=None, alias="RUNPOD_POD_ID")
+    realtime_port: int = Field(default=0, alias="RUNPOD_REALTIME_PORT")
     log_level: Annotated[
         Literal["NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR"], BeforeValidator(str.upper)
     ] = Field(default="INFO", alias="RUNPOD_LOG_LEVEL")
@@ -102,6 +101,11 @@ class Settings(BaseModel):
             lines = "; ".join(f"{error['loc'][0]}: {error['msg']}" for error in fault.errors())
             msg = f"the environment is not valid: {lines}"
             raise StartupError(msg) from None
+
+
+def export_log_level(level: str) -> None:
+    """Let RunPod's SDK log at *level*: it reads the variable when imported, and fails on an empty one."""
+    os.environ["RUNPOD_LOG_LEVEL"] = level
 
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:

@@ -18,6 +18,7 @@ from embedding.pipeline import Pipeline, PipelineLimits
 
 
 DIM = 8
+BLACK = 0
 
 
 class FakeTokenizer:
@@ -32,7 +33,7 @@ class FakeTokenizer:
 
 
 class FakeModel:
-    """Known answers; counts its forwards; breaks on the text 'poison'."""
+    """Known answers; records its batches; breaks on the text 'poison' and on a black picture."""
 
     def __init__(self) -> None:
         self.preprocess = Preprocess.from_config({"size": 8})
@@ -41,6 +42,9 @@ class FakeModel:
 
     def embed_images(self, pixels):
         self.batches.append(len(pixels))
+        if any((picture == BLACK).all() for picture in pixels):
+            msg = "a forward broke"
+            raise RuntimeError(msg)
         colour = np.stack(pixels).reshape(len(pixels), -1, 3).mean(axis=1) / 255 + 0.01
         return np.concatenate([colour, np.ones((len(pixels), DIM - 3))], axis=1).astype(np.float32)
 
@@ -86,9 +90,7 @@ def fake_actions(*, model=None, downloads=None, verifier=None, **limits):
     pipeline = Pipeline(
         model or FakeModel(),
         downloads or FakeDownloads(),
-        PipelineLimits(
-            max_image_bytes=1_000_000, download_concurrency=4, max_batch_size=16, decode_threads=2
-        ),
+        PipelineLimits(max_image_bytes=1_000_000, download_concurrency=4, decode_threads=2),
     )
     served = Served("served", "Fake", "none", "cpu", "0123456789abcdef", DIM)
     bounds = {"max_batch_size": 8, "max_response_bytes": 1_000_000, "job_timeout_s": 20.0} | limits

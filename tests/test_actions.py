@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,14 +66,12 @@ class TestOrder:
         """An item's vector is the same alone, in company, and beside failures."""
         actions = fake_actions()
         alone = run(actions, {"image_base64": png_base64((10, 200, 30))})["embedding"]
-        items = [
-            {"text": "poison"},
-            {"image_base64": png_base64((10, 200, 30))},
-            {"image_base64": png_base64()},
-        ]
-        together = run(actions, {"items": items})["results"][1]["embedding"]
+        colours = [(10, 200, 30), (0, 0, 0), (255, 0, 0), (0, 0, 255)]
+        items = [{"image_base64": png_base64(colour)} for colour in colours]
+        results = run(actions, {"items": items})["results"]
 
-        np.testing.assert_allclose(alone, together, atol=1e-6)
+        np.testing.assert_allclose(alone, results[0]["embedding"], atol=1e-6)
+        assert ["error" in result for result in results] == [False, True, False, False]
 
 
 class TestNormalize:
@@ -128,6 +127,17 @@ class TestLimits:
 
         assert model.batches == []
 
+    def test_one_slow_item_costs_the_others_nothing(self):
+        """At the deadline the items that are done are answered, and the late ones are OVERLOADED."""
+        gate = threading.Event()
+        downloads = FakeDownloads({URL: png()})
+        downloads.fetch = lambda _url: gate.wait(10) and png()
+        actions = fake_actions(downloads=downloads, job_timeout_s=0.5)
+        answer = run(actions, {"items": [{"text": "a"}, {"image_url": URL}]})
+        gate.set()
+
+        assert [result.get("error", {}).get("code") for result in answer["results"]] == [None, "OVERLOADED"]
+
     def test_job_deadline(self):
         """A job that takes longer than TOTAL_REQUEST_TIMEOUT_S ends as OVERLOADED, to be tried again."""
         stuck = FakeModel()
@@ -162,7 +172,11 @@ class TestSignatures:
             {"image_url": URL, "auth": sign_v2(Signable(image_url=URL, in_batch=True), KEY)},
         ]
 
+        openai = {"openai_route": "/v1/embeddings", "openai_input": {"input": "x"}}
+        inside = {**openai, "openai_input": {"input": "x", "auth": sign_v3(openai, KEY)}}
+
         assert run(actions, {**whole, "auth": sign_v3(whole, KEY)}, job_id="1")["errors"] == 0
+        assert run(actions, inside, job_id="2")[0]["data"][0]["index"] == 0
         assert run(actions, single)["dim"] == DIM
         assert run(actions, url)["dim"] == DIM
         assert run(actions, {"items": items})["errors"] == 0
@@ -177,6 +191,7 @@ class TestSignatures:
             {"texts": ["x"], "auth": sign_v2(Signable(text="x"), KEY)},
             {"items": [{"text": "x"}], "auth": sign_v2(Signable(text="x"), KEY)},
             {"openai_route": "/v1/embeddings", "openai_input": {"input": "x"}},
+            {"openai_route": "/v1/embeddings", "openai_input": {"input": "x", "auth": {"v": 3}}},
         ],
     )
     def test_unsigned_jobs_are_refused(self, job_input):
@@ -234,10 +249,27 @@ class TestProperties:
             else:
                 assert result["error"]["code"] == "INVALID_INPUT"
 
+    def test_lost_device_asks_for_a_fresh_worker(self):
+        """Once the device has failed for good, failures carry the SDK's wish to be replaced."""
+        model = FakeModel()
+
+        def embed_texts(_tokens):
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+        model.embed_texts = embed_texts
+        actions = fake_actions(model=model)
+        answer = asyncio.run(make_handler(actions)({"input": {"text": "x"}}))
+
+        assert answer["refresh_worker"] is True
+        assert run(actions, {"action": "health"})["status"] == "failed"
+
     def test_fault_of_our_own_tells_nothing(self):
         """An exception nobody foresaw becomes INTERNAL_ERROR, with nothing of its text."""
 
         class Broken:
+            def is_healthy(self):
+                return True
+
             async def run(self, *_args, **_kwargs):
                 msg = "secret of /root/worker"
                 raise KeyError(msg)

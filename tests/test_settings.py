@@ -29,11 +29,11 @@ class TestLimits:
     def test_each_variable_has_its_range(self, name, field, good, bad):
         """A value inside the limits is taken, one outside is refused by the variable's name."""
         for value in good:
-            Settings.from_env({name: value})
+            taken = str(getattr(Settings.from_env({name: value}), field))
+            assert taken in {value, f"{value}.0", value.upper(), str(value in {"1", "true"})}
         for value in bad:
             with pytest.raises(StartupError, match=name):
                 Settings.from_env({name: value})
-        assert field in Settings.model_fields
 
     def test_all_faults_are_told_together(self):
         """Two bad variables are both named."""

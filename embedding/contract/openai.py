@@ -38,6 +38,18 @@ def is_passthrough(job_input: Any) -> bool:
     return isinstance(job_input, dict) and "openai_route" in job_input
 
 
+def with_auth_outside(job_input: dict[str, Any]) -> dict[str, Any]:
+    """Return *job_input* with `auth` beside `openai_input`, where the platform let a caller put it inside.
+
+    A v3 signature then covers `openai_route` and the whole body but `auth`.
+    """
+    body = job_input.get("openai_input")
+    if not isinstance(body, dict) or "auth" not in body:
+        return job_input
+    rest = {name: value for name, value in body.items() if name != "auth"}
+    return {**job_input, "openai_input": rest, "auth": body["auth"]}
+
+
 def parse_route(job_input: dict[str, Any]) -> Literal["/v1/embeddings", "/v1/models"]:
     """Return the route that *job_input* names. Raises InvalidInput for any other."""
     for route in ROUTES:

@@ -20,6 +20,7 @@ from embedding.errors import BatchTooLarge, InvalidInput, WorkerError
 MAX_REQUEST_ID_CHARS = 128
 MAX_URL_CHARS = 2048
 MAX_TEXT_CHARS = 100_000  # CLIP reads 77 tokens; more than this is a mistake, and costs tokenizer time
+MAX_FIELDS = 64  # far more than there are; each unknown one costs time
 MAX_ERRORS_TOLD = 3
 MAX_FIELD_NAME_CHARS = 40
 
@@ -176,6 +177,8 @@ def parse(job_input: Any, *, max_batch_size: int) -> Request:
     """
     if not isinstance(job_input, dict):
         raise InvalidInput('input must be a JSON object, for example {"input": {"text": "a red circle"}}')
+    if len(job_input) > MAX_FIELDS:
+        raise InvalidInput(f"input has {len(job_input)} fields; the limit is {MAX_FIELDS}")
     try:
         request = _REQUEST.validate_python(
             job_input if "action" in job_input else {"action": infer_action(job_input), **job_input}
@@ -215,6 +218,9 @@ def check_count(request: Request, max_batch_size: int) -> None:
 
 
 def _item(fields: Any) -> Item | Rejected:
+    if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
+        error = InvalidInput(f"an item has {len(fields)} fields; the limit is {MAX_FIELDS}")
+        return Rejected(request_id_of(fields), error)
     try:
         return _ITEM.validate_python(fields)
     except ValidationError as fault:

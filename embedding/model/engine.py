@@ -2,8 +2,9 @@
 
 The thread never waits while anything waits for it: an idle engine runs a single image at once, a busy one
 finds a full batch when it comes back. A forward that fails is split until the culprit is alone, so its
-neighbours get their vectors; running out of device memory ends the same way, in halves. Work whose caller
-has gone is dropped before it is run. The queue is bounded.
+neighbours get their vectors; running out of device memory ends the same way, in halves. An error that
+leaves the device unusable (CUDA's asserts and faults are sticky) marks the engine broken, and the worker
+asks to be replaced. Work whose caller has gone is dropped before it is run. The queue is bounded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+import torch
 
 from embedding.errors import InferenceError, Overloaded
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
+
+    _Outcome = npt.NDArray[np.float32] | InferenceError
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,6 @@ class Features:
     vector: npt.NDArray[np.float32]
     queue_ms: float
     inference_ms: float
-    batch_size: int
 
 
 @dataclass(slots=True)
@@ -72,6 +75,7 @@ class Engine:
         self._waiting: dict[Kind, deque[_Work]] = {"image": deque(), "text": deque()}
         self._changed = threading.Condition()
         self._closed = False
+        self._broken = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -83,6 +87,8 @@ class Engine:
         """
         work = _Work(value)
         with self._changed:
+            if self.depth() >= self.max_waiting:
+                self._drop_cancelled()
             if self._closed or self.depth() >= self.max_waiting:
                 raise Overloaded(f"{self.max_waiting} items are waiting already; try again later")
             self._waiting[kind].append(work)
@@ -93,9 +99,9 @@ class Engine:
         """Return how many items wait."""
         return sum(map(len, self._waiting.values()))
 
-    def is_alive(self) -> bool:
-        """Return whether the device thread runs."""
-        return self._thread.is_alive()
+    def is_healthy(self) -> bool:
+        """Return whether the device thread runs and its device has not failed for good."""
+        return self._thread.is_alive() and not self._broken
 
     def close(self) -> None:
         """Run what waits, then stop the thread. Blocks until it has."""
@@ -122,14 +128,17 @@ class Engine:
         queue = self._waiting[kind]
         return kind, [queue.popleft() for _ in range(min(len(queue), self._max_batch_size))]
 
+    def _drop_cancelled(self) -> None:
+        for kind, queue in self._waiting.items():
+            self._waiting[kind] = deque(work for work in queue if not work.future.cancelled())
+
     def _run_batch(self, kind: Kind, batch: list[_Work]) -> None:
         started_s = time.perf_counter()
-        encode = self._encoder.embed_images if kind == "image" else self._encoder.embed_texts
-        try:
-            rows = encode([work.value for work in batch])
-            outcomes = [_outcome(row) for _, row in zip(batch, rows, strict=True)]
-        except Exception as fault:  # noqa: BLE001  whatever a forward raises, the device thread lives on
-            self._isolate(kind, batch, fault)
+        outcomes = self._try(kind, batch)
+        if outcomes is None:
+            middle = len(batch) // 2
+            self._run_batch(kind, batch[:middle])
+            self._run_batch(kind, batch[middle:])
             return
         inference_ms = (time.perf_counter() - started_s) * 1e3
         for work, outcome in zip(batch, outcomes, strict=True):
@@ -137,21 +146,29 @@ class Engine:
                 work.future.set_exception(outcome)
             else:
                 queue_ms = (started_s - work.submitted_s) * 1e3
-                work.future.set_result(Features(outcome, queue_ms, inference_ms, len(batch)))
+                work.future.set_result(Features(outcome, queue_ms, inference_ms))
 
-    def _isolate(self, kind: Kind, batch: list[_Work], fault: Exception) -> None:
-        """Run the halves of a failed *batch* by themselves; an item that fails alone gets the error."""
-        if len(batch) == 1:
-            log.error("the forward failed for one %s", kind, exc_info=fault)
-            batch[0].future.set_exception(InferenceError("the forward pass failed for this item"))
-            return
-        log.warning("a forward of %d failed (%s); running its halves", len(batch), type(fault).__name__)
-        middle = len(batch) // 2
-        self._run_batch(kind, batch[:middle])
-        self._run_batch(kind, batch[middle:])
+    def _try(self, kind: Kind, batch: list[_Work]) -> list[_Outcome] | None:
+        """Return each item's features or error; `None` if the batch failed and its halves may not.
+
+        Nothing of the failed forward outlives this call, so the halves have its memory.
+        """
+        encode = self._encoder.embed_images if kind == "image" else self._encoder.embed_texts
+        try:
+            rows = encode([work.value for work in batch])
+            return [_outcome(row) for _, row in zip(batch, rows, strict=True)]
+        except Exception as fault:
+            self._broken |= isinstance(fault, torch.AcceleratorError)
+            if len(batch) > 1 and not self._broken:
+                log.warning(
+                    "a forward of %d failed (%s); running its halves", len(batch), type(fault).__name__
+                )
+                return None
+            log.exception("the forward failed for %d %s", len(batch), kind)
+        return [InferenceError("the forward pass failed for this item") for _ in batch]
 
 
-def _outcome(row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | InferenceError:
+def _outcome(row: npt.NDArray[np.float32]) -> _Outcome:
     if np.isfinite(row).all() and row.any():
         return row
     return InferenceError("the model gave no finite vector for this item")

@@ -7,6 +7,7 @@ padding. Importing this module costs the import of open_clip.
 
 from __future__ import annotations
 
+import threading
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
@@ -100,16 +101,18 @@ class HuggingFaceTokenizer:
         self._tokenizer: Any = open_clip.get_tokenizer(f"local-dir:{path}")
         self._tokenizer.clean_fn = _CLEANING[text_cfg.get("tokenizer_kwargs", {}).get("clean", "whitespace")]
         self.context_length: int = self._tokenizer.context_length
+        self._one_at_a_time = threading.Lock()  # it keeps truncation and padding as state
 
     def tokenize(self, text: str, *, truncate: bool) -> Tokens:
         """Return the padded tokens of *text*.
 
         Raises TextTooLong where they exceed the context and *truncate* is false.
         """
-        count = len(self._tokenizer.tokenizer(self._tokenizer.clean_fn(text), verbose=False).input_ids)
+        with self._one_at_a_time:
+            count = len(self._tokenizer.tokenizer(self._tokenizer.clean_fn(text), verbose=False).input_ids)
+            ids = tuple(self._tokenizer([text])[0].tolist())
         if count > self.context_length and not truncate:
             raise TextTooLong(f"text has {count} tokens; the limit is {self.context_length}")
-        ids = tuple(self._tokenizer([text])[0].tolist())
         return Tokens(ids=ids, truncated=count > self.context_length, count=count)
 
 

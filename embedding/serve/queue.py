@@ -16,6 +16,7 @@ from embedding.contract.requests import request_id_of
 from embedding.contract.responses import failure_json
 from embedding.errors import InternalError, WorkerError
 from embedding.serve import logs
+from embedding.settings import export_log_level
 
 
 if TYPE_CHECKING:
@@ -41,11 +42,15 @@ def make_handler(actions: Actions) -> Handler:
             return await actions.run(job_input, job_id=job_id)
         except WorkerError as error:
             log.info("%s: %s", error.code, error.message)
-            return failure_json(error, request_id_of(job_input))
+            failure = failure_json(error, request_id_of(job_input))
         except Exception:
             log.exception("the job failed in a way nobody foresaw")
             unforeseen = InternalError("the worker failed on this job; its log says why")
-            return failure_json(unforeseen, request_id_of(job_input))
+            failure = failure_json(unforeseen, request_id_of(job_input))
+        if not actions.is_healthy():
+            log.error("the device has failed: asking the platform for a fresh worker")
+            failure["refresh_worker"] = True
+        return failure
 
     return handle
 
@@ -56,10 +61,8 @@ def run_sdk(handler: Handler, *, concurrency: int, self_test: Callable[[], objec
     In its local modes the SDK leaves by SystemExit: 0 if the one job succeeded, else 1. On the platform
     *self_test* runs before the first job; if it raises, the SDK reports the worker unhealthy and ends it.
     """
+    export_log_level(log_level)
     import runpod  # noqa: PLC0415  costs 1.4 s, and neither tests nor the smoke test need it
-    from runpod.serverless.modules.rp_logger import RunPodLogger  # noqa: PLC0415
-
-    RunPodLogger().level = log_level
 
     def check_golden_vectors() -> None:
         self_test()

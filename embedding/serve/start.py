@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from embedding.contract.keys import Keyring
 from embedding.contract.signatures import Verifier
 from embedding.errors import StartupError
-from embedding.serve import diagnostics, logs, mode, queue, smoke
+from embedding.serve import diagnostics, logs, queue, smoke
+from embedding.serve.mode import Mode, choose
 from embedding.settings import Settings, unknown_variables
 
 
@@ -30,7 +31,7 @@ class Worker:
     """A loaded worker and the way it is to run."""
 
     settings: Settings
-    mode: mode.Mode
+    mode: Mode
     model: EmbeddingModel
     actions: Actions
     handler: queue.Handler
@@ -43,7 +44,7 @@ class Worker:
 
     def run(self) -> int:
         """Take jobs until told to stop, or run the smoke test. Return the exit status."""
-        if self.mode is mode.Mode.SMOKE_TEST:
+        if self.mode is Mode.SMOKE_TEST:
             url = self.settings.smoke_test_image_url
             passed = asyncio.run(smoke.smoke_test(self.actions, image_url=url, self_test=self.self_test))
             return 0 if passed else 1
@@ -72,7 +73,7 @@ def _start() -> Worker:
     phases = diagnostics.Phases()
     settings = Settings.from_env()
     logs.set_up(level=settings.log_level, as_json=settings.endpoint_id is not None)
-    chosen = mode.choose(settings, sys.argv[1:], Path.cwd())
+    chosen = choose(settings, sys.argv[1:], Path.cwd())
     verifier = _verifier(settings, chosen)
     _refuse_demo(settings, chosen)
     with phases.phase("import torch"):
@@ -85,7 +86,7 @@ def _start() -> Worker:
     return Worker(settings, chosen, model, actions, queue.make_handler(actions))
 
 
-def _verifier(settings: Settings, chosen: mode.Mode) -> Verifier | None:
+def _verifier(settings: Settings, chosen: Mode) -> Verifier | None:
     """Return what checks signatures; None where they are not asked for."""
     if not chosen.serves or settings.allow_insecure_auth:
         return None
@@ -101,7 +102,7 @@ def _verifier(settings: Settings, chosen: mode.Mode) -> Verifier | None:
     return Verifier(keyring, window_s=settings.auth_window_s, min_version=settings.auth_min_version)
 
 
-def _refuse_demo(settings: Settings, chosen: mode.Mode) -> None:
+def _refuse_demo(settings: Settings, chosen: Mode) -> None:
     is_demo = settings.model_path is None and settings.clip_model_name is None
     if is_demo and chosen.serves and not settings.allow_demo_model:
         raise StartupError(
@@ -143,7 +144,6 @@ def _pipeline(settings: Settings, model: EmbeddingModel) -> Pipeline:
     limits = PipelineLimits(
         max_image_bytes=settings.max_image_bytes,
         download_concurrency=settings.download_concurrency,
-        max_batch_size=settings.max_batch_size,
     )
     return Pipeline(model, fetcher, limits)
 

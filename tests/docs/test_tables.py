@@ -46,7 +46,7 @@ def start_up_messages():
 def test_every_setting_is_in_the_readme():
     """The README's table has every variable that is read, and no other."""
     told = set(re.findall(r"`([A-Z_]+)`", " ".join(first_cells(README, "variable"))))
-    platform = {"RUNPOD_WEBHOOK_GET_JOB", "RUNPOD_ENDPOINT_ID", "RUNPOD_POD_ID"}
+    platform = {"RUNPOD_WEBHOOK_GET_JOB", "RUNPOD_ENDPOINT_ID", "RUNPOD_REALTIME_PORT"}
 
     assert told | platform == {field.alias for field in Settings.model_fields.values()}
     assert all(f"`{name}`" in README for name in platform)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ import pytest
 
 from embedding.contract.keys import Keyring
 from embedding.contract.signatures import sign_v3
+from embedding.model.weights import DEMO_PATH
 from tests.serve.conftest import HANDLER, ROOT, WORKER
 
 
@@ -93,6 +96,18 @@ def test_signed_jobs_only(platform):
         assert errors.pop().startswith("AUTH_FAILED: ")
 
 
+def refused(env, prefix=()):
+    """Start a worker that must refuse; return the one line that it says."""
+    env = env | {"RUNPOD_WEBHOOK_GET_JOB": "http://127.0.0.1:9/job-take/$ID?x"}
+    done = subprocess.run([*prefix, *HANDLER], env=env, capture_output=True, text=True, timeout=60)
+    lines = done.stderr.splitlines()
+
+    assert done.returncode == 1
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("✗ cannot start: ")
+    return lines[0]
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("env", "told"),
@@ -101,21 +116,33 @@ class TestRefusals:
             (without("ALLOW_INSECURE_AUTH", EMBEDDING_HMAC_SECRET="short"), "at least 32 bytes"),
             (without("ALLOW_DEMO_MODEL"), "no model is chosen"),
             (without(MAX_BATCH_SIZE="0"), "MAX_BATCH_SIZE"),
-            (without(CLIP_MODEL_NAME="ViT-B-33", CLIP_PRETRAINED="openai"), "ViT-B-3"),
-            (without(MODEL_PATH="nowhere"), "nowhere"),
+            (without(CLIP_MODEL_NAME="ViT-B-33", CLIP_PRETRAINED="openai"), "did you mean ViT-B-32"),
+            (without(MODEL_PATH="nowhere"), "nowhere does not exist"),
         ],
         ids=["no secret", "short secret", "demo by accident", "bad limit", "unknown model", "wrong path"],
     )
     def test_one_plain_line_and_exit_1(self, env, told):
         """A serving worker that must not start says why in one line, and leaves with 1."""
-        env = env | {"RUNPOD_WEBHOOK_GET_JOB": "http://127.0.0.1:9/job-take/$ID?x"}
-        done = subprocess.run(HANDLER, env=env, capture_output=True, text=True, timeout=60, check=False)
-        lines = done.stderr.splitlines()
+        assert told in refused(env)
 
-        assert done.returncode == 1
-        assert len(lines) == 1
-        assert lines[0].startswith("✗ cannot start: ")
-        assert told in lines[0]
+    def test_folder_without_config(self, tmp_path):
+        """A folder without open_clip_config.json is named, with what is missing."""
+        assert "has no open_clip_config.json" in refused(without(MODEL_PATH=str(tmp_path)))
+
+    def test_weights_that_were_cut_short(self, tmp_path):
+        """Weights that lost their end are damaged, not a traceback."""
+        shutil.copytree(DEMO_PATH, tmp_path, dirs_exist_ok=True)
+        os.truncate(tmp_path / "open_clip_model.safetensors", 1_000_000)
+
+        assert "is damaged" in refused(without(MODEL_PATH=str(tmp_path)))
+
+    def test_folder_that_may_not_be_read(self, tmp_path):
+        """A folder that this user may not read is told as such; root, who may, is given no such right."""
+        shutil.copytree(DEMO_PATH, tmp_path, dirs_exist_ok=True)
+        (tmp_path / "open_clip_config.json").chmod(0)
+        may_not = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+        assert "check its permissions" in refused(without(MODEL_PATH=str(tmp_path)), prefix=may_not)
 
 
 class TestLocalModes:

@@ -24,12 +24,14 @@ SERVERLESS = {"RUNPOD_SERVERLESS": "1"}
         (SERVERLESS, ["--test_input={}"], False, Mode.DRY_RUN),
         (SERVERLESS, ["--rp_serve_api", "--rp_api_port", "8001"], True, Mode.LOCAL_API),
         (SERVERLESS | QUEUE, [], True, Mode.QUEUE),
-        (SERVERLESS | QUEUE, ["--test_input", "{}"], True, Mode.DRY_RUN),
+        (SERVERLESS | QUEUE, ["--test_input", "{}"], True, Mode.QUEUE),
+        (SERVERLESS, ["--rp_serve"], True, Mode.LOCAL_API),
+        (SERVERLESS | {"RUNPOD_REALTIME_PORT": "8001"}, [], True, Mode.LOCAL_API),
         (SERVERLESS | QUEUE, ["--rp_serve_api"], True, Mode.LOCAL_API),
     ],
 )
 def test_mode_follows_environment_and_arguments(tmp_path, environment, arguments, has_test_input, mode):
-    """The queue's address, the SDK's own flags and test_input.json decide, in the SDK's order."""
+    """The queue's address, the SDK's own flags and test_input.json decide; in doubt the mode that serves."""
     if has_test_input:
         (tmp_path / "test_input.json").write_text("{}", encoding="utf-8")
 
