@@ -43,6 +43,7 @@ test_demo_image() {
   in_one_line '✗ cannot start: no model is chosen'
   passes 'it is not root' start -- python -c 'import os; assert os.getuid() > 0'
   passes 'it cannot change its code' start -- sh -c '! [ -w . ] && ! [ -w handler.py ] && ! [ -w /opt/venv ]'
+  passes 'no package lacks another, but for triton' start -- sh -c '! pip check | grep -v "requires triton"'
   passes 'it brings no test_input.json' start -- sh -c '[ -e handler.py ] && ! [ -e test_input.json ]'
 }
 

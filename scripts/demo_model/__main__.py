@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from embedding.model.golden import write_golden
 from scripts.demo_model.draw import SMOKE_SCENE, SMOKE_SIZE_PX, draw
 from scripts.demo_model.evaluate import write_card
 from scripts.demo_model.train import Recipe, save_folder, train
@@ -38,6 +39,7 @@ def _train(options: argparse.Namespace) -> None:
     recipe = Recipe(seed=options.seed, steps=options.steps)
     started_s = time.monotonic()
     save_folder(train(recipe), options.out, recipe)
+    write_golden(options.out)
     print(f"trained in {(time.monotonic() - started_s) / 60:.1f} min")
 
 

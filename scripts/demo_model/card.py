@@ -104,6 +104,8 @@ attribute named.
 
 - It knows nothing of photographs, nor of any object, scene, style or word not listed above. For
   such input its vectors mean nothing, though they look like any others.
+- It hardly knows where a shape is: position is close to guessing. Shapes and counts are told apart in
+  six cases of seven, so a caption of all attributes is often beaten by one that differs in the shape.
 - It has seen one kind of shape at a time, in one colour, on a plain background; no scene of two
   colours.
 - It understands short English phrases of the forms it was taught; word order, negation and

@@ -219,7 +219,11 @@ def save_folder(model: CLIP, folder: Path, recipe: Recipe) -> None:
     """Write the model in open_clip's hub format, float16, each file whole or not at all."""
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     origin = {"format": "pt", "seed": str(recipe.seed), "steps": str(recipe.steps)}
-    config = {"model_cfg": MODEL_CONFIG, "preprocess_cfg": PREPROCESS_CONFIG}
+    config = {
+        "model_cfg": MODEL_CONFIG,
+        "preprocess_cfg": PREPROCESS_CONFIG,
+        "source": {"model_name": "demo", "pretrained": "drawings"},
+    }
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / WEIGHTS_NAME, save(weights, metadata=origin))
     write_whole(folder / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
