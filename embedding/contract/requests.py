@@ -157,6 +157,7 @@ class HealthRequest(_Request):
 EmbedRequest = ImageRequest | TextRequest | BatchRequest
 Request = EmbedRequest | HealthRequest
 ACTIONS = ("image", "text", "batch", "health")
+SOURCES = ("image_url", "image_base64", "text", "texts", "items")
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="action")])
 _ITEM = TypeAdapter(Item)
@@ -197,7 +198,10 @@ def infer_action(job_input: dict[Any, Any]) -> str:
         return "batch"
     if "text" in job_input or "texts" in job_input:
         return "text"
-    raise InvalidInput("input names nothing to embed: give image_url, image_base64, text, texts or items")
+    for name in job_input:
+        if close := difflib.get_close_matches(str(name), SOURCES, n=1):
+            raise InvalidInput(f"{printable(name)} is not a field of any action; did you mean {close[0]}?")
+    raise InvalidInput(f"input names nothing to embed: give one of {', '.join(SOURCES)}")
 
 
 def request_id_of(fields: Any) -> str | None:
@@ -247,7 +251,7 @@ def _explain_one(kind: str, location: list[str], message: str) -> str:
         return f"action must be one of {', '.join(ACTIONS)}"
     if kind == "model_type":
         return "an item must be a JSON object"
-    names = [_printable(part) for part in location]
+    names = [printable(part) for part in location]
     if kind == "extra_forbidden":
         close = difflib.get_close_matches(names[-1], _KNOWN_FIELDS, n=1)
         hint = f"; did you mean {close[0]}?" if close and close[0] != names[-1] else ""
@@ -256,5 +260,6 @@ def _explain_one(kind: str, location: list[str], message: str) -> str:
     return f"{'.'.join(names)}: {plain}" if names else plain
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """Return the name of a field that a stranger chose, short and in ASCII."""
     return name[:MAX_FIELD_NAME_CHARS].encode("ascii", "backslashreplace").decode()

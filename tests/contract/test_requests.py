@@ -56,7 +56,8 @@ class TestMessages:
         [
             (None, 'input must be a JSON object, for example {"input": {"text": "a red circle"}}'),
             ([], "input must be a JSON object"),
-            ({}, "input names nothing to embed"),
+            ({}, "input names nothing to embed: give one of image_url, image_base64, text, texts, items"),
+            ({"txt": "a red circle"}, "txt is not a field of any action; did you mean text?"),
             ({"action": "embed"}, "action must be one of image, text, batch, health"),
             ({"action": 3, "text": "x"}, "action must be one of image, text, batch, health"),
             (

@@ -7,7 +7,7 @@
     ```text           a message or a file that another test checks; not run
 
 In expected output `…` stands for anything within a line, and a line of `…` for any lines. In an answer a
-string `…` stands for any string, a number for any number, and a list of numbers for the beginning of one.
+string `…` stands for any string, a fraction for any fraction, and a list of them for the beginning of one.
 """
 
 from __future__ import annotations
@@ -93,6 +93,6 @@ def agrees(expected: object, actual: object) -> bool:
             and len(expected) == len(actual)
             and all(agrees(one, other) for one, other in zip(expected, actual, strict=True))
         )
-    if isinstance(expected, int | float) and not isinstance(expected, bool):
-        return isinstance(actual, int | float) and not isinstance(actual, bool)
+    if isinstance(expected, float):
+        return isinstance(actual, float)
     return expected in ("…", actual)
