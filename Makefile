@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell command -v $(tool)),$(tool))))
+ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
 TAG    ?= clip-embedding-worker
 
 .DEFAULT_GOAL := help
@@ -38,7 +38,9 @@ demo-model: $(VENV)/worker ## draw, train and evaluate the embedded demo model a
 	$(BIN)/python -m scripts.demo_model
 
 image: ## build the image: make image TAG=name ARGS='--build-arg CLIP_MODEL_NAME=ViT-L-14'
-	$(ENGINE) $(if $(filter buildah,$(ENGINE)),bud,build) --tag $(TAG) $(ARGS) .
+	@test -n '$(ENGINE)' || { echo 'no container engine answers: start docker or podman, or install buildah'; exit 1; }
+	$(ENGINE) $(if $(filter buildah,$(ENGINE)),bud,build) --tag $(TAG) $(ARGS) \
+	  --build-arg GIT_COMMIT=$$(git rev-parse HEAD) --build-arg BUILD_TIME=$$(date -u +%FT%TZ) .
 
 image-test: ## build the image with the demo model, without a container engine if need be, and run its smoke test
 	scripts/image_test.sh

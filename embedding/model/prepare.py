@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 
 RANDOM = "random"
 _MEGABYTE = 1_000_000
-_READABLE_BY_ALL = 0o755  # mkdtemp makes folders that only their owner can read
+# mkdtemp and safetensors make what only its owner can read, and the worker may be another user.
+_FOLDER_MODE = 0o755
+_FILE_MODE = 0o644
 
 
 def prepare(
@@ -149,7 +151,9 @@ def _write(out: Path, model: Any, model_cfg: dict[str, Any], source: dict[str, s
         save_file(_rounded(model, source["precision"]), partial / WEIGHTS_NAME)
         _save_tokenizer(source["model_name"], model_cfg, partial)
         write_golden(partial)
-        partial.chmod(_READABLE_BY_ALL)
+        for file in partial.iterdir():
+            file.chmod(_FILE_MODE)
+        partial.chmod(_FOLDER_MODE)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -61,6 +61,7 @@ def test_readable_by_others(tmp_path):
     prepare("tiny", "random", tmp_path / "out")
 
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o755
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "out").iterdir()} == {0o644}
 
 
 @pytest.mark.usefixtures("tiny_models")

@@ -47,16 +47,16 @@ class TestStop:
             second.wait_ready(60)
             results = platform.wait_all(jobs, 60)
 
-        assert len({tuple(result.output["embedding"]) for result in results}) == 1
+        assert {result.status for result in results} == {"COMPLETED"}
         assert [len(platform.record(job).results) for job in jobs] == [1, 1, 1]
 
     def test_cancel_of_a_running_job(self, slow_worker):
         """A job cancelled while it runs posts no result; the next job is served."""
-        platform, _worker = slow_worker
+        platform, worker = slow_worker
         running = platform.submit({"text": "one two three four five"})
-        while platform.result(running).status == "IN_QUEUE":
-            time.sleep(0.02)
+        worker.wait_log("Started.")  # the SDK loses a cancel that comes before it has begun the job
         platform.cancel(running)
+        worker.wait_log("Stopping job.")
 
         assert platform.run_sync({"text": ""}).status == "COMPLETED"
         assert platform.record(running).results == ()
