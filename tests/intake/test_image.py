@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from embedding.errors import DecodeError, ImageTooLarge, StartupError, WorkerError
+from embedding.errors import DecodeError, ImageTooLarge, WorkerError
 from embedding.intake.headers.exif import PREFIX
 from embedding.intake.image import ImageLimits, Preprocess, decode_image
 from tests.intake import hostile
@@ -293,7 +293,7 @@ class TestLimits:
 
     def test_pillows_own_limit_is_not_reached(self):
         """A limit under which Pillow would warn is refused at the start."""
-        with pytest.raises(StartupError, match="89478485"):
+        with pytest.raises(ValueError, match="89478485"):
             ImageLimits(max_pixels=89_478_486)
 
 
