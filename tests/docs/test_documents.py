@@ -145,5 +145,9 @@ def serve(line):
 def environment():
     """Return this process's environment without what would change a worker."""
     python = Path(shutil.which("python3") or "python3").parent
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RUNPOD_", "CLIP_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RUNPOD_", "CLIP_", "MAKE", "MFLAGS"))
+    }
     return kept | {"PATH": f"{ROOT / '.venv/bin'}:{python}:{os.environ['PATH']}", "NO_PROXY": "127.0.0.1"}
