@@ -49,6 +49,7 @@ class PipelineLimits:
 
     max_image_bytes: int
     download_concurrency: int
+    cpu_threads: int = 1
     decode_threads: int = min(MAX_DECODE_THREADS, os.cpu_count() or 1)
     max_waiting: int = MAX_WAITING_ITEMS
 
@@ -80,7 +81,12 @@ class Pipeline:
 
     def __init__(self, model: EmbeddingModel, fetcher: Fetcher, limits: PipelineLimits) -> None:
         """Start the threads."""
-        self.engine = Engine(model, max_batch_size=MAX_FORWARD_ITEMS, max_waiting=limits.max_waiting)
+        self.engine = Engine(
+            model,
+            max_batch_size=MAX_FORWARD_ITEMS,
+            max_waiting=limits.max_waiting,
+            cpu_threads=limits.cpu_threads,
+        )
         self._model = model
         self._fetcher = fetcher
         self._image_limits = ImageLimits(max_bytes=limits.max_image_bytes)

@@ -35,6 +35,18 @@ log = logging.getLogger(__name__)
 Kind = Literal["image", "text"]
 
 
+def leave_cpu_to_the_engine() -> int:
+    """Keep the calling thread's torch to itself; return how many threads the engine may use.
+
+    OpenMP makes a pool for each thread that runs parallel work. Once the pools together have more threads
+    than there are cores, idle ones sleep instead of spinning, and every operator waits for them to wake:
+    21 ms instead of 11 for a text on ViT-B/32 and 2 cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return threads
+
+
 class Encoder(Protocol):
     """The model as the engine sees it: a batch in, one row of features for each item out."""
 
@@ -64,13 +76,17 @@ class _Work:
 class Engine:
     """Batches work from all jobs onto one device. Thread-safe; started when made."""
 
-    def __init__(self, encoder: Encoder, *, max_batch_size: int, max_waiting: int) -> None:
+    def __init__(
+        self, encoder: Encoder, *, max_batch_size: int, max_waiting: int, cpu_threads: int = 1
+    ) -> None:
         """Start the device thread.
 
         *max_batch_size* items run in one forward at most; *max_waiting* wait at most, one more is refused.
+        *cpu_threads* are torch's in the device thread; see `leave_cpu_to_the_engine`.
         """
         self.max_waiting = max_waiting
         self._encoder = encoder
+        self._cpu_threads = cpu_threads
         self._max_batch_size = max_batch_size
         self._waiting: dict[Kind, deque[_Work]] = {"image": deque(), "text": deque()}
         self._changed = threading.Condition()
@@ -111,6 +127,7 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
+        torch.set_num_threads(self._cpu_threads)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self.depth() > 0)

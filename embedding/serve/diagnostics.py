@@ -62,12 +62,12 @@ def torch_device(gpu_device: int) -> str:
     return f"cuda:{gpu_device}" if torch.cuda.is_available() else "cpu"
 
 
-def report(mode: Mode, model: EmbeddingModel, *, signatures: str, phases: Phases) -> str:
+def report(mode: Mode, model: EmbeddingModel, *, cpu_threads: int, signatures: str, phases: Phases) -> str:
     """Return the block of lines that a start prints."""
     import torch  # noqa: PLC0415
 
     served, on_gpu = model.identity, torch.cuda.is_available()
-    where = torch.cuda.get_device_name(served.device) if on_gpu else f"{torch.get_num_threads()} threads"
+    where = torch.cuda.get_device_name(served.device) if on_gpu else f"{cpu_threads} threads"
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
     rows: dict[str, Any] = {
         "mode": mode,

@@ -77,11 +77,12 @@ def _start() -> Worker:
     verifier = _verifier(settings, chosen)
     _refuse_demo(settings, chosen)
     with phases.phase("import torch"):
-        import torch  # noqa: F401, PLC0415  timed by itself, since it is the longest import
+        from embedding.model.engine import leave_cpu_to_the_engine  # noqa: PLC0415  the longest import
+    cpu_threads = leave_cpu_to_the_engine()
     model = _load(settings, phases)
-    actions = _actions(settings, model, verifier)
+    actions = _actions(settings, model, _pipeline(settings, model, cpu_threads), verifier)
     signatures = "required" if verifier else "not required"
-    told = diagnostics.report(chosen, model, signatures=signatures, phases=phases)
+    told = diagnostics.report(chosen, model, cpu_threads=cpu_threads, signatures=signatures, phases=phases)
     print(told, *unknown_variables(), sep="\n", flush=True)
     return Worker(settings, chosen, model, actions, queue.make_handler(actions))
 
@@ -129,7 +130,7 @@ def _load(settings: Settings, phases: diagnostics.Phases) -> EmbeddingModel:
     return model
 
 
-def _pipeline(settings: Settings, model: EmbeddingModel) -> Pipeline:
+def _pipeline(settings: Settings, model: EmbeddingModel, cpu_threads: int) -> Pipeline:
     from embedding.intake.fetch import Fetcher, FetchLimits  # noqa: PLC0415
     from embedding.pipeline import Pipeline, PipelineLimits  # noqa: PLC0415
 
@@ -144,11 +145,14 @@ def _pipeline(settings: Settings, model: EmbeddingModel) -> Pipeline:
     limits = PipelineLimits(
         max_image_bytes=settings.max_image_bytes,
         download_concurrency=settings.download_concurrency,
+        cpu_threads=cpu_threads,
     )
     return Pipeline(model, fetcher, limits)
 
 
-def _actions(settings: Settings, model: EmbeddingModel, verifier: Verifier | None) -> Actions:
+def _actions(
+    settings: Settings, model: EmbeddingModel, pipeline: Pipeline, verifier: Verifier | None
+) -> Actions:
     from embedding.actions import Actions, JobLimits  # noqa: PLC0415  imports numpy and Pillow
     from embedding.contract.responses import Served  # noqa: PLC0415
 
@@ -167,4 +171,4 @@ def _actions(settings: Settings, model: EmbeddingModel, verifier: Verifier | Non
         "identity": diagnostics.identity(settings),
     }
     limits = JobLimits(settings.max_batch_size, settings.max_response_bytes, settings.job_timeout_s)
-    return Actions(_pipeline(settings, model), served, limits, verifier=verifier, about=about)
+    return Actions(pipeline, served, limits, verifier=verifier, about=about)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from embedding.errors import InferenceError, Overloaded
-from embedding.model.engine import Engine
+from embedding.model.engine import Engine, leave_cpu_to_the_engine
 
 
 class Tracked(np.ndarray):
@@ -95,6 +95,25 @@ class TestBatching:
 
         assert done.queue_ms >= 0
         assert done.inference_ms >= 0
+
+
+class TestThreads:
+    def test_device_thread_has_the_cores(self, encoder):
+        """Once the starting thread has left them to the engine, only the device thread has threads."""
+        before = torch.get_num_threads()
+        seen = []
+        encoder.embed_images = lambda values: (
+            seen.append(torch.get_num_threads()) or np.ones((len(values), 2))
+        )
+        try:
+            threads = leave_cpu_to_the_engine()
+            engine = Engine(encoder, max_batch_size=4, max_waiting=8, cpu_threads=threads)
+            engine.submit("image", 1).result(5)
+            engine.close()
+
+            assert (threads, seen, torch.get_num_threads()) == (before, [before], 1)
+        finally:
+            torch.set_num_threads(before)
 
 
 class TestFailure:

@@ -25,7 +25,7 @@ def test_download_and_image_limits_arrive():
             "DOWNLOAD_CONCURRENCY": "5",
         }
     )
-    pipeline = start._pipeline(settings, FakeModel())
+    pipeline = start._pipeline(settings, FakeModel(), 2)
     limits = pipeline._fetcher._limits
 
     assert (limits.max_bytes, limits.timeout_s, limits.allow_http) == (1234, 7, True)
