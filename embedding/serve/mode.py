@@ -7,8 +7,11 @@ that last case becomes the smoke test here, so a container started with nothing 
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from embedding.errors import StartupError
 
 
 if TYPE_CHECKING:
@@ -46,3 +49,28 @@ def choose(settings: Settings, arguments: Sequence[str], folder: Path) -> Mode:
         return Mode.QUEUE
     given = any(argument.startswith("--test_i") for argument in arguments)
     return Mode.DRY_RUN if given or (folder / "test_input.json").is_file() else Mode.SMOKE_TEST
+
+
+def check_test_input(arguments: Sequence[str], folder: Path) -> None:
+    """Refuse a dry run of what is no job, where the SDK would end in a traceback.
+
+    Raises StartupError if --test_input, or test_input.json in *folder*, is not `{"input": {...}}`.
+    """
+    source, text = _test_input(arguments, folder)
+    try:
+        job = json.loads(text)
+    except ValueError as fault:
+        raise StartupError(f"{source} is not JSON: {fault}") from None
+    if not isinstance(job, dict) or not isinstance(job.get("input"), dict):
+        raise StartupError(f'{source} is not a job: it must be {{"input": {{...}}}}')
+
+
+def _test_input(arguments: Sequence[str], folder: Path) -> tuple[str, str]:
+    for place, argument in enumerate(arguments):
+        name, equals, attached = argument.partition("=")
+        if name.startswith("--test_i"):
+            return "--test_input", attached if equals else "".join(arguments[place + 1 : place + 2])
+    try:
+        return "test_input.json", (folder / "test_input.json").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise StartupError(f"test_input.json cannot be read: {fault}") from None

@@ -16,7 +16,7 @@ from embedding.contract.keys import Keyring
 from embedding.contract.signatures import Verifier
 from embedding.errors import StartupError
 from embedding.serve import diagnostics, logs, queue, smoke
-from embedding.serve.mode import Mode, choose
+from embedding.serve.mode import Mode, check_test_input, choose
 from embedding.settings import Settings, unknown_variables
 
 
@@ -76,6 +76,8 @@ def _start() -> Worker:
     chosen = choose(settings, sys.argv[1:], Path.cwd())
     verifier = _verifier(settings, chosen)
     _refuse_demo(settings, chosen)
+    if chosen is Mode.DRY_RUN:
+        check_test_input(sys.argv[1:], Path.cwd())
     with phases.phase("import torch"):
         from embedding.model.engine import leave_cpu_to_the_engine  # noqa: PLC0415  the longest import
     cpu_threads = leave_cpu_to_the_engine()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from embedding.serve.mode import Mode, choose
+from embedding.errors import StartupError
+from embedding.serve.mode import Mode, check_test_input, choose
 from embedding.settings import Settings
 
 
@@ -36,6 +39,29 @@ def test_mode_follows_environment_and_arguments(tmp_path, environment, arguments
         (tmp_path / "test_input.json").write_text("{}", encoding="utf-8")
 
     assert choose(Settings.from_env(environment), arguments, tmp_path) is mode
+
+
+GOOD = '{"input": {"text": "x"}}'
+
+
+class TestDryRunInput:
+    @pytest.mark.parametrize("arguments", [["--test_input", GOOD], [f"--test_input={GOOD}"]])
+    def test_job_on_the_command_line(self, tmp_path, arguments):
+        """A job is taken in either spelling of the flag."""
+        check_test_input(arguments, tmp_path)
+
+    @pytest.mark.parametrize("content", [b"{", b"[]", b'{"input": null}', b'{"text": "x"}', b"\xff", b""])
+    def test_what_is_no_job_is_refused(self, tmp_path, content):
+        """From the file or the flag, what is no job is named in one line before the model is loaded."""
+        (tmp_path / "test_input.json").write_bytes(content)
+        with pytest.raises(StartupError, match=r"test_input\.json"):
+            check_test_input([], tmp_path)
+        with pytest.raises(StartupError, match="--test_input"):
+            check_test_input(["--test_input", content.decode("utf-8", "replace")], tmp_path)
+
+    def test_file_of_the_repository_is_a_job(self):
+        """The test_input.json that ships is one."""
+        check_test_input([], Path(__file__).parents[2])
 
 
 def test_only_queue_and_local_api_serve_strangers():
