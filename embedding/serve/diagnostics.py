@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +40,12 @@ class Phases:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what decides a vector, and of this worker."""
+    """Return the versions of what decides a vector, where installed, and of this worker."""
     found = {"worker": embedding.__version__, "python": platform.python_version()}
-    return found | {package: metadata.version(package) for package in PACKAGES}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def identity(settings: Settings) -> dict[str, str | None]:
