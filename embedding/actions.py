@@ -152,7 +152,11 @@ class Actions:
             raise ModelMismatch(f"model: this worker serves {served.model}; ask for that or leave model out")
 
     def _authorizer(self, request: Request, job_input: dict[str, Any], job_id: str | None) -> Authorize:
-        """Judge a signature that covers the whole job now; return what judges each item's own."""
+        """Judge a signature that covers the whole job now; return what judges each item's own.
+
+        v3 covers any job. Without it, a single image or text signs itself under the job's `auth`, each item
+        of a batch under its own; `texts` and OpenAI's form have v3 only. `health` needs no signature.
+        """
         verifier = self._verifier
         if verifier is None or isinstance(request, HealthRequest):
             return _allow

@@ -2,7 +2,8 @@
 
 Three stages, each bounded, so that memory is: downloads (I/O threads), decoding (a few threads that
 release the interpreter lock), and the engine's queue. An item keeps its place in a stage until the next
-has room, which holds back the stage before it. Nothing slow runs on the event loop.
+has room, which holds back the stage before it. Places are taken in one order: the job's downloads, all
+downloads, decoding, room before the engine. Nothing slow runs on the event loop.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class Pipeline:
         )
 
     async def _embed_image(self, item: Item, authorize: Authorize, downloads: JobDownloads) -> Embedded:
-        pixels, download_ms, decode_ms = await self._pixels(item, authorize, downloads)
+        pixels, download_ms, decode_ms = await self._pixels_and_room(item, authorize, downloads)
         try:
             features = await self._forward("image", pixels)
         finally:
@@ -137,7 +138,7 @@ class Pipeline:
         timings = Timings(download_ms, decode_ms, features.queue_ms, features.inference_ms)
         return Embedded(item.request_id, item.normalize, features.vector, timings)
 
-    async def _pixels(
+    async def _pixels_and_room(
         self, item: Item, authorize: Authorize, downloads: JobDownloads
     ) -> tuple[npt.NDArray[np.uint8], float, float]:
         """Return the picture (S, S, 3) uint8, the milliseconds of download and decoding, and a place taken.

@@ -250,7 +250,7 @@ class TestProperties:
                 assert result["error"]["code"] == "INVALID_INPUT"
 
     def test_lost_device_asks_for_a_fresh_worker(self):
-        """Once the device has failed for good, failures carry the SDK's wish to be replaced."""
+        """Once the device has failed for good, every answer carries the wish to be replaced."""
         model = FakeModel()
 
         def embed_texts(_tokens):
@@ -258,9 +258,10 @@ class TestProperties:
 
         model.embed_texts = embed_texts
         actions = fake_actions(model=model)
-        answer = asyncio.run(make_handler(actions)({"input": {"text": "x"}}))
+        jobs = ({"text": "x"}, {"texts": ["x"]}, {"action": "health"})
+        answers = [asyncio.run(make_handler(actions)({"input": job})) for job in jobs]
 
-        assert answer["refresh_worker"] is True
+        assert [answer["refresh_worker"] for answer in answers] == [True, True, True]
         assert run(actions, {"action": "health"})["status"] == "failed"
 
     def test_fault_of_our_own_tells_nothing(self):

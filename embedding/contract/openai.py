@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from embedding.contract.requests import BatchRequest, EncodingFormat, explain
+from embedding.contract.requests import MAX_FIELDS, BatchRequest, EncodingFormat, explain
 from embedding.errors import InvalidInput
 
 
@@ -65,6 +65,8 @@ def parse_embeddings(body: Any, *, dim: int) -> BatchRequest:
     """
     if not isinstance(body, dict):
         raise InvalidInput('openai_input must be a JSON object, for example {"input": "a red circle"}')
+    if len(body) > MAX_FIELDS:
+        raise InvalidInput(f"openai_input has {len(body)} fields; the limit is {MAX_FIELDS}")
     try:
         asked = EmbeddingsInput.model_validate(body)
     except ValidationError as fault:

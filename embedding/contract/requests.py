@@ -127,7 +127,10 @@ class TextRequest(_Request):
             fields = ("text", "request_id", "normalize", "truncate", "auth")
             return [Item(**{name: getattr(self, name) for name in fields})]
         shared = {"normalize": self.normalize, "truncate": self.truncate}
-        return [_item({"text": text, **shared}) for text in self.texts]
+        return [
+            _item({"text": text, **shared}) if isinstance(text, str) else Rejected(None, _NO_TEXT)
+            for text in self.texts
+        ]
 
 
 class BatchRequest(_Request):
@@ -153,6 +156,8 @@ class HealthRequest(_Request):
 
     action: Literal["health"]
 
+
+_NO_TEXT = InvalidInput("text: input should be a valid string")
 
 EmbedRequest = ImageRequest | TextRequest | BatchRequest
 Request = EmbedRequest | HealthRequest

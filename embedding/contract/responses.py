@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from embedding.contract.requests import EmbedRequest, Rejected
 
-MAX_BYTES_BESIDE_VECTOR: Final = 1200  # names, timings, and a request id of 128 escaped characters
+MAX_BYTES_BESIDE_VECTOR: Final = 4000  # timings, and four names or ids of 128 escaped characters
 ENVELOPE_BYTES: Final = 2000
 USUAL_FLOAT_CHARS: Final = 16  # float32 values printed as float64 take 18 to 22 characters, rarely fewer
 

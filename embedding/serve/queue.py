@@ -39,18 +39,18 @@ def make_handler(actions: Actions) -> Handler:
         job_input, job_id = job.get("input"), job.get("id")
         logs.job_id.set(job_id)
         try:
-            return await actions.run(job_input, job_id=job_id)
+            answer = await actions.run(job_input, job_id=job_id)
         except WorkerError as error:
             log.info("%s: %s", error.code, error.message)
-            failure = failure_json(error, request_id_of(job_input))
+            answer = failure_json(error, request_id_of(job_input))
         except Exception:
             log.exception("the job failed in a way nobody foresaw")
             unforeseen = InternalError("the worker failed on this job; its log says why")
-            failure = failure_json(unforeseen, request_id_of(job_input))
-        if not actions.is_healthy():
+            answer = failure_json(unforeseen, request_id_of(job_input))
+        if isinstance(answer, dict) and not actions.is_healthy():
             log.error("the device has failed: asking the platform for a fresh worker")
-            failure["refresh_worker"] = True
-        return failure
+            answer["refresh_worker"] = True
+        return answer
 
     return handle
 
