@@ -99,23 +99,16 @@ def run_as_container(line):
     words = shlex.split(line)
     given = dict(words[i + 1].split("=", 1) for i, word in enumerate(words) if word == "-e")
     with tempfile.TemporaryDirectory() as folder:
-        return subprocess.run(
-            [sys.executable, "-u", "-X", "faulthandler", str(ROOT / "handler.py")],
-            cwd=folder,
-            env=environment() | {"RUNPOD_SERVERLESS": "1"} | given,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=110,
-        )
+        command = f"{sys.executable} -u -X faulthandler {ROOT / 'handler.py'}"
+        return run(command, cwd=folder, **{"RUNPOD_SERVERLESS": "1", **given})
 
 
-def run(line):
-    """Run one command line in the repository with the interpreter of .venv first on the path."""
+def run(line, *, cwd=ROOT, **env):
+    """Run one command line, in the repository unless told otherwise, with .venv first on the path."""
     return subprocess.run(
         ["bash", "-c", line],
-        cwd=ROOT,
-        env=environment(),
+        cwd=cwd,
+        env=environment() | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

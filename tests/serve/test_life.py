@@ -154,6 +154,16 @@ class TestLocalModes:
         assert done.stdout.count("✓") == 5
         assert done.stdout.endswith("smoke test passed\n")
 
+    def test_folder_without_golden_vectors(self, tmp_path):
+        """The smoke test claims agreement with open_clip only where golden vectors were compared."""
+        shutil.copytree(DEMO_PATH, tmp_path, dirs_exist_ok=True)
+        (tmp_path / "golden.json").unlink()
+        done = run_local({"MODEL_PATH": str(tmp_path)})
+
+        assert done.returncode == 0
+        assert "✓ no golden.json in this folder: cosine " in done.stdout
+        assert "open_clip" not in done.stdout.split("✓", 1)[1]
+
     def test_started_with_nothing(self, tmp_path):
         """RUNPOD_SERVERLESS=1 with neither queue nor test input runs the smoke test as well."""
         done = run_local({"RUNPOD_SERVERLESS": "1"}, cwd=tmp_path)
