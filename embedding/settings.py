@@ -63,6 +63,7 @@ class Settings(BaseModel):
     max_batch_size: int = Field(default=64, ge=1, le=4096, alias="MAX_BATCH_SIZE")
     max_response_bytes: Positive = Field(default=10_000_000, alias="MAX_RESPONSE_SIZE_BYTES")  # RunPod's /run
     worker_concurrency: int = Field(default=128, ge=3, le=4096, alias="WORKER_CONCURRENCY")
+    job_loop: Literal["event", "sdk"] = Field(default="event", alias="JOB_LOOP")
     job_timeout_s: float = Field(default=120, gt=0, le=24 * 60 * MINUTE_S, alias="TOTAL_REQUEST_TIMEOUT_S")
 
     # What strangers may make this worker fetch and decode.

@@ -10,7 +10,7 @@ concurrency of 1 carries one job a second.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from embedding.contract.requests import request_id_of
 from embedding.contract.responses import failure_json
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Handler = Callable[[dict[str, Any]], Awaitable[Any]]
 
 log = logging.getLogger(__name__)
+
+JobLoopName = Literal["event", "sdk"]
 
 
 def make_handler(actions: Actions) -> Handler:
@@ -55,17 +57,37 @@ def make_handler(actions: Actions) -> Handler:
     return handle
 
 
-def run_sdk(handler: Handler, *, concurrency: int, self_test: Callable[[], object], log_level: str) -> None:
+def run_sdk(
+    handler: Handler,
+    *,
+    concurrency: int,
+    self_test: Callable[[], object],
+    log_level: str,
+    job_loop: JobLoopName,
+) -> None:
     """Hand *handler* to RunPod's SDK, which takes jobs until the platform stops it.
 
+    With *job_loop* "event" it takes them by our loop (see `loop`), with "sdk" by its own.
     In its local modes the SDK leaves by SystemExit: 0 if the one job succeeded, else 1. On the platform
     *self_test* runs before the first job; if it raises, the SDK reports the worker unhealthy and ends it.
     """
     export_log_level(log_level)
     import runpod  # noqa: PLC0415  costs 1.4 s, and neither tests nor the smoke test need it
 
+    if job_loop == "event":
+        _install_loop(runpod.__version__)
+
     def check_golden_vectors() -> None:
         self_test()
 
     runpod.serverless.register_fitness_check(check_golden_vectors)
     runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda _current: concurrency})
+
+
+def _install_loop(sdk_version: str) -> None:
+    from embedding.serve import loop  # noqa: PLC0415  imports the SDK
+
+    if sdk_version == loop.SDK_VERSION:
+        loop.install()
+    else:
+        log.warning("the job loop is for SDK %s, this is %s: using the SDK's", loop.SDK_VERSION, sdk_version)

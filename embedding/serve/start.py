@@ -54,6 +54,7 @@ class Worker:
             concurrency=self.settings.worker_concurrency,
             self_test=self.self_test,
             log_level=self.settings.log_level,
+            job_loop=self.settings.job_loop,
         )
         return 0
 

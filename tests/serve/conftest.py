@@ -40,10 +40,10 @@ def platform():
         yield platform
 
 
-@pytest.fixture(scope="module")
-def worker(platform):
-    """Return the real worker, taking jobs."""
-    with platform.worker(HANDLER, env=WORKER) as worker:
+@pytest.fixture(scope="module", params=["event", "sdk"])
+def worker(platform, request):
+    """Return the real worker, taking jobs by our loop and then by the SDK's."""
+    with platform.worker(HANDLER, env=WORKER | {"JOB_LOOP": request.param}) as worker:
         worker.wait_ready(60)
         yield worker
 

@@ -1,4 +1,4 @@
-"""The worker as RunPod runs it: handler.py under the unmodified SDK, against a loopback platform."""
+"""The worker as RunPod runs it: handler.py under the SDK, by both job loops, against a loopback platform."""
 
 from __future__ import annotations
 

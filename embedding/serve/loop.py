@@ -1,0 +1,176 @@
+"""The job loop: RunPod's queue protocol without the waiting of the SDK's own loop.
+
+SDK 1.12.0 takes at most `concurrency` jobs a second, looks for finished work every 100 ms, drops a job that
+is handed out after SIGTERM, loses a cancel between taking a job and starting it, ends at a job without an
+`id`, and asks a failing platform again at once, a thousand times a second. Here a job is a task from the
+moment it arrives, a poll is open whenever there is room, and SIGTERM closes the poll before the platform can
+answer it. What an answer means, how often a result is sent, heartbeat and fitness checks stay the SDK's.
+
+It builds on names of the SDK that are not public, so it serves the one version it was written and tested for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from aiohttp import ClientError, ClientResponseError
+from runpod.http_client import AsyncClientSession
+from runpod.serverless.modules import rp_http, rp_job, rp_scale
+from runpod.serverless.modules.rp_logger import RunPodLogger, _set_batch_id
+
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+SDK_VERSION: Final = "1.12.0"
+FIRST_PAUSE_S: Final = 0.1  # after a poll that failed; doubles with each that follows
+LONGEST_PAUSE_S: Final = 5.0  # and at once after TOO_MANY_REQUESTS, as in the SDK
+HELD_POLL_S: Final = 0.05  # an empty answer that comes sooner was not held, and would be asked for in a loop
+NO_JOB: Final = frozenset({204, 400})  # 400 is what FlashBoot answers
+TOO_MANY_REQUESTS: Final = 429
+
+console = RunPodLogger()
+
+
+def install() -> None:
+    """Let `runpod.serverless.start` run this loop in place of its own."""
+    rp_scale.JobScaler = JobLoop
+
+
+class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
+    """The SDK's JobScaler with another `run`.
+
+    *config* holds `handler`, a coroutine function, and `concurrency_modifier`, which is asked once.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.current_concurrency = self.concurrency_modifier(1)
+        self._running: dict[asyncio.Task[None], str] = {}  # a job that is delivered twice has two tasks
+        self._changed = asyncio.Event()  # a job has ended, or the worker is to stop
+
+    async def run(self) -> None:
+        """Take and run jobs until SIGTERM or SIGINT, then finish those taken. A second SIGINT ends it."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        async with AsyncClientSession() as session:
+            stop_signals = asyncio.create_task(self.monitor_stop_signals(session))
+            await self._take_jobs(session)
+            while self._running:
+                await asyncio.wait(self._running)
+            stop_signals.cancel()
+            await asyncio.wait([stop_signals])
+
+    def kill_worker(self) -> None:
+        """Take no more jobs; `run` returns when those taken are finished."""
+        super().kill_worker()
+        self._changed.set()
+
+    async def stop_job(self, job_id: str) -> bool:
+        """Cancel a running job; it posts no result. Return whether there was one."""
+        tasks = [task for task, running_id in self._running.items() if running_id == job_id]
+        for task in tasks:
+            console.info("Stopping job.", job_id)
+            task.cancel()
+        return bool(tasks)
+
+    def _stop(self, number: signal.Signals) -> None:
+        console.info(f"{number.name}: taking no more jobs, finishing {len(self._running)}.")
+        if number == signal.SIGINT:
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        self.kill_worker()
+
+    async def _take_jobs(self, session: ClientSession) -> None:
+        pause_s = FIRST_PAUSE_S
+        while self.is_alive():
+            room = self.current_concurrency - len(self._running)
+            if room <= 0:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            asked_s = time.monotonic()
+            try:
+                jobs = await self._poll(session, room)
+            except (ClientError, OSError, ValueError) as fault:
+                if isinstance(fault, ClientResponseError) and fault.status == TOO_MANY_REQUESTS:
+                    pause_s = LONGEST_PAUSE_S
+                console.error(f"Asking for jobs failed ({fault}); asking again in {pause_s:g} s.")
+                await self._pause(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                continue
+            pause_s = FIRST_PAUSE_S
+            for job in jobs:
+                self._start(session, job)
+            if not jobs and time.monotonic() - asked_s < HELD_POLL_S:
+                await self._pause(HELD_POLL_S)
+
+    async def _pause(self, duration_s: float) -> None:
+        """Sleep, but not past the order to stop."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._shutdown_event.wait(), duration_s)
+
+    async def _poll(self, session: ClientSession, count: int) -> list[Any]:
+        """Return up to *count* jobs; none if the worker is told to stop before the platform answers.
+
+        An answer that has begun is read to its end, and its jobs are run: the platform counts them as taken.
+        """
+        answer = asyncio.ensure_future(session.get(rp_job._job_get_url(count)))  # noqa: SLF001
+        stopped = asyncio.ensure_future(self._shutdown_event.wait())
+        await asyncio.wait(
+            {answer, stopped}, timeout=self.jobs_fetcher_timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        stopped.cancel()
+        if not answer.done():
+            answer.cancel()
+            return []
+        async with await answer as response:
+            if response.status in NO_JOB:
+                return []
+            response.raise_for_status()
+            body = await response.read()
+        jobs = json.loads(body) if body else []  # orjson would refuse all jobs for a lone surrogate in one
+        return jobs if isinstance(jobs, list) else [jobs]
+
+    def _start(self, session: ClientSession, job: Any) -> None:
+        job_id = job.get("id") if isinstance(job, dict) else None
+        if not isinstance(job_id, str):
+            console.error("The platform sent a job without an id: it cannot be answered.")
+            return
+        task = asyncio.create_task(self._run_job(session, job, job_id))
+        self._running[task] = job_id
+        self.job_progress.add(job_id)
+        task.add_done_callback(self._ended)
+
+    async def _run_job(self, session: ClientSession, job: dict[str, Any], job_id: str) -> None:
+        _set_batch_id(job.get("batchId"))
+        result = await rp_job.run_job(self.config["handler"], job)
+        await _post(session, job_id, result)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        job_id = self._running.pop(task)
+        if job_id not in self._running.values():
+            self.job_progress.remove(job_id)
+        self._changed.set()
+        if task.cancelled():
+            console.info("Job stopped.", job_id)
+        elif fault := task.exception():
+            console.error(f"The job's result is lost: {fault!r}", job_id)
+
+
+async def _post(session: ClientSession, job_id: str, result: dict[str, Any]) -> None:
+    """Post *result*, at most three times, as the SDK does; it is lost if the platform takes none of them."""
+    session.headers["X-Request-ID"] = job_id
+    url = f"{rp_http.JOB_DONE_URL.replace('$ID', job_id)}&isStream=false"
+    try:
+        await rp_http._transmit(session, url, orjson.dumps(result))  # noqa: SLF001
+    except (ClientError, TimeoutError) as fault:
+        console.error(f"The platform did not take the job's result: {fault}", job_id)
+    console.info("Finished.", job_id)
