@@ -11,15 +11,14 @@ import pickle
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from embedding.errors import StartupError
 from embedding.model.folder import reason_of
 
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -29,14 +28,52 @@ _NAMES_TOLD = 3
 _IGNORED = frozenset({"logit_bias"})
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of *file* by name, on the CPU; safetensors are mapped, not read.
+class Checkpoint:
+    """A weights file, its tensors under the names of `clip.CLIP`."""
 
-    Raises StartupError if it cannot be read or is damaged.
-    """
+    def __init__(self, file: Path) -> None:
+        """Read the names; of a pickle, everything. Raises StartupError if it cannot be read or is damaged."""
+        self._file = file
+        tensors = _read(file)
+        self._names = _names(tensors)
+        self._pickled = None if file.suffix == ".safetensors" else tensors
+        self.shapes = {ours: _shape_of(ours, tensors[theirs]) for ours, theirs in self._names.items()}
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return the tensors *names* on the CPU; of safetensors, a mapping that is gone when they are.
+
+        Mapped pages count as memory in use, so what is read in parts never has the whole file there.
+        """
+        names = {ours: self._names[ours] for ours in names}
+        tensors = self._pickled or _read(self._file, names.values())
+        return {ours: tensors[theirs].reshape(self.shapes[ours]) for ours, theirs in names.items()}
+
+
+def towers_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return *tensors* under the names of `clip.CLIP`."""
+    return {
+        ours: tensors[theirs].reshape(_shape_of(ours, tensors[theirs]))
+        for ours, theirs in _names(tensors).items()
+    }
+
+
+def _names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the names of `clip.CLIP` with those of the file."""
+    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
+    names = {name.removeprefix(prefix).removeprefix("text."): name for name in tensors}
+    return {ours: theirs for ours, theirs in names.items() if ours not in _IGNORED}
+
+
+def _shape_of(name: str, tensor: Tensor) -> tuple[int, ...]:
+    return () if name == "logit_scale" and tensor.numel() == 1 else tuple(tensor.shape)
+
+
+def _read(file: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """Return the tensors of *file*, or those of *names* at least; safetensors are mapped, not read."""
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
+            with safe_open(file, framework="pt") as opened:
+                return {name: opened.get_tensor(name) for name in names or opened.keys()}
         return _unwrapped(torch.load(file, map_location="cpu", weights_only=True))
     except OSError as exc:
         raise StartupError(f"cannot read {file}: {exc.strerror or exc}; check its permissions") from exc
@@ -44,24 +81,15 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise StartupError(f"{file} is damaged ({reason_of(exc)}); prepare or download it again") from exc
 
 
-def towers_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return *tensors* under the names of `clip.CLIP`."""
-    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
-    towers = {name.removeprefix(prefix).removeprefix("text."): tensor for name, tensor in tensors.items()}
-    if "logit_scale" in towers and towers["logit_scale"].numel() == 1:
-        towers["logit_scale"] = towers["logit_scale"].reshape(())
-    return {name: tensor for name, tensor in towers.items() if name not in _IGNORED}
-
-
-def mismatch(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    """Return how *tensors* differ from the names and shapes *wanted*, or `None` if they fit."""
+def mismatch(given: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]]) -> str | None:
+    """Return how the names and shapes *given* differ from those *wanted*, or `None` if they fit."""
     faults = [
-        ("missing", sorted(wanted.keys() - tensors.keys())),
-        ("unexpected", sorted(tensors.keys() - wanted.keys())),
+        ("missing", sorted(wanted.keys() - given.keys())),
+        ("unexpected", sorted(given.keys() - wanted.keys())),
         ("of another shape", [
-            f"{name} is {_shape(tensors[name])}, not {_shape(tensor)}"
-            for name, tensor in wanted.items()
-            if name in tensors and tensors[name].shape != tensor.shape
+            f"{name} is {_told(given[name])}, not {_told(shape)}"
+            for name, shape in wanted.items()
+            if name in given and tuple(given[name]) != tuple(shape)
         ]),
     ]  # fmt: skip
     told = [f"{len(names)} {what} ({_some(names)})" for what, names in faults if names]
@@ -76,8 +104,8 @@ def _unwrapped(content: object) -> dict[str, Tensor]:
     raise ValueError("it holds no state dict")
 
 
-def _shape(tensor: Tensor) -> str:
-    return "x".join(str(side) for side in tensor.shape) or "scalar"
+def _told(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
 
 
 def _some(names: list[str]) -> str:

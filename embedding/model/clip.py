@@ -34,6 +34,21 @@ if TYPE_CHECKING:
     from embedding.model.config import CLIPConfig, TextConfig, TowerConfig, VisionConfig
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Map *x* (..., I) by *weight* (O, I), plain or packed (see `packing`), to (..., O)."""
+    if weight.is_mkldnn:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # noqa: SLF001
+    return F.linear(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """A linear layer whose weight may be packed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., I) to (..., O)."""
+        return linear(x, self.weight, self.bias)
+
+
 class QuickGELU(nn.Module):
     """x · σ(1.702 x), the activation of OpenAI's, MetaCLIP's and DFN's weights [1, 3]."""
 
@@ -50,22 +65,22 @@ class Attention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Every position of *x* (B, N, W) attends to every other, or to none behind it if *causal*."""
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)                     # (B, N, 3W)
-        q, k, v = (self._split(t) for t in qkv.chunk(3, dim=-1))                      # (B, H, N, W/H) each
+        q, k, v = self._project(x)                                                    # (B, H, N, W/H) each
         return self._merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal))
 
-    def one_query(self, query: Tensor, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """One position *query* (B, 1, W) attends to *x* (B, N, W), where *mask* (B, 1, 1, N) is true."""
-        width = x.shape[-1]
-        w_q, w_kv = self.in_proj_weight.split([width, 2 * width])
-        b_q, b_kv = self.in_proj_bias.split([width, 2 * width])
-        q = self._split(F.linear(query, w_q, b_q))                                    # (B, H, 1, W/H)
-        k, v = (self._split(t) for t in F.linear(x, w_kv, b_kv).chunk(2, dim=-1))     # (B, H, N, W/H) each
+    def one_query(self, x: Tensor, row: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Position *row* (B, 1) of *x* (B, N, W) attends where *mask* (B, 1, 1, N) is true; (B, 1, W)."""
+        q, k, v = self._project(x)                                                    # (B, H, N, W/H) each
+        q = q.take_along_dim(row[:, None, :, None], dim=2)                            # (B, H, 1, W/H)
         return self._merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)                       # (B, N, 3W)
+        return tuple(self._split(t) for t in qkv.chunk(3, dim=-1))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)                      # (B, H, N, W/H)
@@ -83,9 +98,9 @@ class Block(nn.Module):
         self.attn = Attention(tower.width, tower.heads)
         self.ln_2 = nn.LayerNorm(tower.width)
         self.mlp = nn.Sequential()
-        self.mlp.add_module("c_fc", nn.Linear(tower.width, tower.mlp_width))
+        self.mlp.add_module("c_fc", Linear(tower.width, tower.mlp_width))
         self.mlp.add_module("gelu", QuickGELU() if quick_gelu else nn.GELU())
-        self.mlp.add_module("c_proj", nn.Linear(tower.mlp_width, tower.width))
+        self.mlp.add_module("c_proj", Linear(tower.mlp_width, tower.width))
 
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         """Map (B, N, W) to (B, N, W)."""
@@ -93,15 +108,10 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
     def one_query(self, x: Tensor, row: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """Return the block's output at one position of each sequence only, (B, W).
-
-        *row* (B,) says which position; equal to `forward(x)[arange(B), row]`.
-        """
-        x_row = x[torch.arange(len(x), device=x.device), row].unsqueeze(1)            # (B, 1, W)
-        h = self.ln_1(x)                                                              # (B, N, W)
-        h_row = self.ln_1(x_row)                                                      # (B, 1, W)
-        x_row = x_row + self.attn.one_query(h_row, h, mask=mask)
-        return (x_row + self.mlp(self.ln_2(x_row))).squeeze(1)                        # (B, W)
+        """Return the block's output at one position *row* (B, 1) of each sequence only, (B, 1, W)."""
+        x_row = x.take_along_dim(row[..., None], dim=1)                               # (B, 1, W)
+        x_row = x_row + self.attn.one_query(self.ln_1(x), row, mask=mask)
+        return x_row + self.mlp(self.ln_2(x_row))
 
 
 class Transformer(nn.Module):
@@ -115,7 +125,24 @@ class Transformer(nn.Module):
         """Map (B, N, W) to the output at position *row* (B,) of each sequence, (B, W)."""
         for block in self.resblocks[:-1]:
             x = block(x, causal=causal)                                               # (B, N, W)
-        return cast("Block", self.resblocks[-1]).one_query(x, row, mask=mask)         # (B, W)
+        last = cast("Block", self.resblocks[-1])
+        return last.one_query(x, row.unsqueeze(1), mask=mask).squeeze(1)              # (B, W)
+
+
+class PatchEmbedding(nn.Module):
+    """One linear map of each patch: a convolution whose stride is its size, as the product that it is."""
+
+    def __init__(self, width: int, patch_size: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.weight = nn.Parameter(torch.empty(width, 3, patch_size, patch_size))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map *pixels* (B, 3, S, S) to patches (B, N - 1, W); rows and columns beyond the last are left."""
+        p, g = self.patch_size, pixels.shape[-1] // self.patch_size
+        x = pixels[..., : g * p, : g * p].unflatten(-1, (g, p)).unflatten(-3, (g, p)) # (B, 3, g, P, g, P)
+        x = x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)                      # (B, N - 1, 3·P²)
+        return linear(x, self.weight if self.weight.is_mkldnn else self.weight.flatten(1), None)
 
 
 class VisionTransformer(nn.Module):
@@ -123,8 +150,7 @@ class VisionTransformer(nn.Module):
 
     def __init__(self, config: VisionConfig, embed_dim: int, *, quick_gelu: bool) -> None:
         super().__init__()
-        self.patch_size = config.patch_size
-        self.conv1 = nn.Conv2d(3, config.width, config.patch_size, config.patch_size, bias=False)
+        self.conv1 = PatchEmbedding(config.width, config.patch_size)
         self.class_embedding = nn.Parameter(torch.empty(config.width))
         self.positional_embedding = nn.Parameter(torch.empty(config.positions, config.width))
         self.ln_pre = nn.LayerNorm(config.width)
@@ -134,7 +160,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map normalised *pixels* (B, 3, S, S) to features (B, D)."""
-        patches = self.conv1(pixels).flatten(2).transpose(1, 2)                       # (B, N - 1, W)
+        patches = self.conv1(pixels)                                                  # (B, N - 1, W)
         cls = self.class_embedding.expand(len(patches), 1, -1)                        # (B, 1, W)
         x = torch.cat([cls, patches], dim=1) + self.positional_embedding              # (B, N, W)
         first = torch.zeros(len(x), dtype=torch.long, device=x.device)                # (B,)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Any
 
 from embedding.errors import StartupError
@@ -17,6 +19,7 @@ from embedding.intake.preprocess import Preprocess
 
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
 CONFIG_NAME = "open_clip_config.json"
@@ -117,10 +120,20 @@ def exists(path: Path) -> bool:
 def file_sha256(file: Path) -> str:
     """Return the SHA-256 of *file* in hex. Raises StartupError if it cannot be read."""
     try:
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        with file.open("rb") as content, mmap(content.fileno(), 0, access=ACCESS_READ) as mapped:
+            return hashlib.sha256(mapped).hexdigest()  # one call, so that it never waits for the interpreter
+    except ValueError:  # nothing can be mapped of an empty file
+        return hashlib.sha256().hexdigest()
     except OSError as exc:
         raise StartupError(f"cannot read {file}: {exc.strerror or exc}; check its permissions") from exc
+
+
+def start_digest(file: Path) -> Future[str]:
+    """Start taking `file_sha256` of *file* in a thread of its own; it does not hold the interpreter."""
+    thread = ThreadPoolExecutor(1, "digest")
+    digest = thread.submit(file_sha256, file)
+    thread.shutdown(wait=False)
+    return digest
 
 
 def reason_of(exc: BaseException) -> str:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from embedding.errors import StartupError
 from embedding.intake.text import TOKENIZER_ID, VOCABULARY_SIZE, Tokenizer
-from embedding.model.checkpoint import mismatch, read_tensors, towers_of
+from embedding.model.checkpoint import Checkpoint, mismatch
 from embedding.model.clip import CLIP
 from embedding.model.config import CLIPConfig
 from embedding.model.embedder import DTYPES, EmbeddingModel, ModelIdentity, Precision, TextTokenizer, Towers
@@ -26,15 +26,17 @@ from embedding.model.folder import (
     CONFIG_NAME,
     FolderConfig,
     WeightsFolder,
-    file_sha256,
     read_config,
     reason_of,
+    start_digest,
     weights_file,
 )
+from embedding.model.placing import place
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
     from pathlib import Path
 
 # Raise it when the same picture or text would give other pixels or tokens than before.
@@ -62,20 +64,25 @@ class _Uninitialised(TorchFunctionMode):
 
 
 def load_model(
-    folder: WeightsFolder, *, device: str, precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    folder: WeightsFolder,
+    *,
+    device: str,
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto",
+    digest: Future[str] | None = None,
 ) -> EmbeddingModel:
-    """Load the model of *folder* onto *device* ("cpu", "cuda:0"); the weights' digest is taken meanwhile.
+    """Load the model of *folder* onto *device* ("cpu", "cuda:0").
+
+    *digest* is that of the weights, from `start_digest`; without it, it is taken meanwhile.
 
     Raises StartupError where the device is missing or the folder does not hold a model that fits.
     """
     config, file = read_config(folder.path), weights_file(folder.path)
     _check_device(device)
     final = choose_precision(device, precision)
-    with ThreadPoolExecutor(max_workers=1) as background:
-        digest = background.submit(file_sha256, file)
-        own = plain_config(config, folder.path)
-        towers, tokenizer = _load(own, folder.path, config, device=device, precision=final)
-        weights_sha256 = digest.result()
+    digest = digest or start_digest(file)
+    own = plain_config(config, folder.path)
+    towers, tokenizer = _load(own, folder.path, config, device=device, precision=final)
+    weights_sha256 = digest.result()
     identity = ModelIdentity(
         model_name=folder.model_name,
         pretrained=folder.pretrained,
@@ -150,8 +157,10 @@ def _load(
         from embedding.model.fallback import load_open_clip  # noqa: PLC0415  (imports open_clip: 4.5 s)
 
         return load_open_clip(path, config, device=device, precision=precision)
-    towers = _own_towers(own, weights_file(path), device=device, dtype=DTYPES[precision])
-    return towers, Tokenizer(own.text.context_length)
+    with ThreadPoolExecutor(1, "tokenizer") as meanwhile:
+        tokenizer = meanwhile.submit(Tokenizer, own.text.context_length)
+        towers = _own_towers(own, weights_file(path), device=device, dtype=DTYPES[precision])
+        return towers, tokenizer.result()
 
 
 def _own_towers(config: CLIPConfig, file: Path, *, device: str, dtype: torch.dtype) -> CLIP:
@@ -160,13 +169,12 @@ def _own_towers(config: CLIPConfig, file: Path, *, device: str, dtype: torch.dty
             towers = CLIP(config)
     except _UNBUILDABLE as exc:
         raise StartupError(f"{file.parent / CONFIG_NAME} {_NO_MODEL}: {reason_of(exc)}") from exc
-    tensors = towers_of(read_tensors(file))
-    fault = mismatch(tensors, towers.state_dict())
+    checkpoint = Checkpoint(file)
+    fault = mismatch(checkpoint.shapes, {name: tensor.shape for name, tensor in towers.state_dict().items()})
     if fault:
         raise StartupError(f"{file} does not fit its {CONFIG_NAME}: {fault}; use the config of these weights")
     try:
-        placed = {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}
+        place(towers, checkpoint, device=device, dtype=dtype)
     except torch.OutOfMemoryError as exc:
         raise StartupError(f"the model does not fit into the memory of {device}; use a larger one") from exc
-    towers.load_state_dict(placed, assign=True)
-    return towers.eval().requires_grad_(False)
+    return towers.eval()
