@@ -17,10 +17,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
+
 from embedding.contract.canonical import Signable
 from embedding.contract.responses import Embedded, Timings
 from embedding.intake.image import ImageLimits, decode_base64, decode_image
-from embedding.model.engine import Engine, Features, Kind
 
 
 if TYPE_CHECKING:
@@ -33,14 +34,13 @@ if TYPE_CHECKING:
     from embedding.intake.fetch import Fetcher
     from embedding.intake.text import Tokens
     from embedding.model.embedder import EmbeddingModel
+    from embedding.model.engine import Engine, Features, Kind
 
     # Judges the signature of one item, in any thread; raises AuthFailed.
     Authorize = Callable[[Item, Signable], None]
 
-MAX_WAITING_ITEMS: Final = 1024  # decoded pictures of 150 KB, so 154 MB at 224 pixels
-MAX_FORWARD_ITEMS: Final = 64
 MAX_DECODE_THREADS: Final = 8
-MAX_JOB_DOWNLOADS: Final = 8  # at once, so that one job of slow URLs leaves room for the others
+MAX_JOB_DOWNLOADS: Final = 16  # at once, so that one job of slow URLs leaves room for the others
 INLINE_TEXT_CHARS: Final = 500  # a text this short is tokenised faster than a thread is woken
 
 
@@ -50,9 +50,7 @@ class PipelineLimits:
 
     max_image_bytes: int
     download_concurrency: int
-    cpu_threads: int = 1
     decode_threads: int = min(MAX_DECODE_THREADS, os.cpu_count() or 1)
-    max_waiting: int = MAX_WAITING_ITEMS
 
 
 class JobDownloads:
@@ -80,22 +78,19 @@ class JobDownloads:
 class Pipeline:
     """All stages, shared by all jobs of a worker."""
 
-    def __init__(self, model: EmbeddingModel, fetcher: Fetcher, limits: PipelineLimits) -> None:
-        """Start the threads."""
-        self.engine = Engine(
-            model,
-            max_batch_size=MAX_FORWARD_ITEMS,
-            max_waiting=limits.max_waiting,
-            cpu_threads=limits.cpu_threads,
-        )
-        self._model = model
+    def __init__(self, engine: Engine[EmbeddingModel], fetcher: Fetcher, limits: PipelineLimits) -> None:
+        """Start the threads; waits for *engine* to be loaded, and raises what that raised."""
+        self.engine = engine
+        self._model = engine.loaded.result()
         self._fetcher = fetcher
         self._image_limits = ImageLimits(max_bytes=limits.max_image_bytes)
         self._download_threads = ThreadPoolExecutor(limits.download_concurrency, "download")
-        self._decode_threads = ThreadPoolExecutor(limits.decode_threads, "decode")
+        self._decode_threads = ThreadPoolExecutor(
+            limits.decode_threads, "decode", initializer=torch.set_num_threads, initargs=(1,)
+        )
         self._downloading = asyncio.Semaphore(limits.download_concurrency)
         self._decoding = asyncio.Semaphore(2 * limits.decode_threads)
-        self._room = asyncio.Semaphore(limits.max_waiting)
+        self._room = asyncio.Semaphore(engine.max_waiting)
 
     async def embed(self, item: Item, authorize: Authorize, downloads: JobDownloads) -> Embedded:
         """Return what became of *item*: its features, not normalised, and where its time went.

@@ -14,6 +14,7 @@ from embedding.contract.responses import Served
 from embedding.errors import DownloadError, TextTooLong
 from embedding.intake.image import Preprocess
 from embedding.intake.text import Tokens
+from embedding.model.engine import Engine
 from embedding.pipeline import Pipeline, PipelineLimits
 
 
@@ -87,8 +88,9 @@ def png_base64(colour=(255, 0, 0)):
 
 def fake_actions(*, model=None, downloads=None, verifier=None, **limits):
     """Return actions over a fake model; *limits* replace those of JobLimits."""
+    fake = model or FakeModel()
     pipeline = Pipeline(
-        model or FakeModel(),
+        Engine(lambda: fake),
         downloads or FakeDownloads(),
         PipelineLimits(max_image_bytes=1_000_000, download_concurrency=4, decode_threads=2),
     )

@@ -10,6 +10,7 @@ import pytest
 
 from embedding.contract.requests import Item
 from embedding.errors import AuthFailed
+from embedding.model.engine import Engine
 from embedding.pipeline import MAX_JOB_DOWNLOADS, JobDownloads, Pipeline, PipelineLimits
 from tests.fakes import FakeDownloads, FakeModel, png, png_base64
 
@@ -48,8 +49,8 @@ def fetcher():
 @pytest.fixture
 def pipeline(model, fetcher):
     """Return a pipeline of four downloads, two decoding threads and eight places before the engine."""
-    limits = PipelineLimits(max_image_bytes=10_000, download_concurrency=4, decode_threads=2, max_waiting=8)
-    return Pipeline(model, fetcher, limits)
+    limits = PipelineLimits(max_image_bytes=10_000, download_concurrency=4, decode_threads=2)
+    return Pipeline(Engine(lambda: model, max_waiting=8), fetcher, limits)
 
 
 def allow(_item, _signable):
@@ -117,7 +118,7 @@ def test_one_job_does_not_take_every_download(model, fetcher):
     limits = PipelineLimits(
         max_image_bytes=10_000, download_concurrency=MAX_JOB_DOWNLOADS + 1, decode_threads=2
     )
-    pipeline = Pipeline(model, fetcher, limits)
+    pipeline = Pipeline(Engine(lambda: model), fetcher, limits)
     gate = threading.Event()
     inner = fetcher.fetch
     fetcher.fetch = lambda url: inner(url) if url == URL.format(99) else gate.wait(20) and inner(url)

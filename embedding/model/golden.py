@@ -30,6 +30,7 @@ from embedding.model.loader import load_model
 
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
     import numpy.typing as npt
@@ -64,22 +65,28 @@ class TooCoarse(StartupError):
 
 
 def load_checked(
-    folder: WeightsFolder, *, device: str, precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    folder: WeightsFolder,
+    *,
+    device: str,
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto",
+    digest: Future[str] | None = None,
 ) -> tuple[EmbeddingModel, float]:
-    """Load the model of *folder* and check it; return it with its worst cosine.
+    """Load the model of *folder* and check it; return it with its worst cosine. *digest* as in `load_model`.
 
     Where the 16 bits that auto chose are too coarse for these weights, it is loaded again in fp32.
     Raises StartupError as `load_model` and `check_golden` do.
     """
-    model = load_model(folder, device=device, precision=precision)
+    model = load_model(folder, device=device, precision=precision, digest=digest)
     try:
-        return model, check_golden(model)
+        worst = check_golden(model)
     except TooCoarse as fault:
         if precision != "auto" or model.identity.precision == "fp32":
             raise
         log.warning("%s; using fp32", fault)
-    model = load_model(folder, device=device, precision="fp32")
-    return model, check_golden(model)
+        model = load_model(folder, device=device, precision="fp32", digest=digest)
+        worst = check_golden(model)
+    model.warm_up()
+    return model, worst
 
 
 def check_golden(model: EmbeddingModel) -> float:

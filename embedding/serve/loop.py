@@ -6,7 +6,7 @@ is handed out after SIGTERM, loses a cancel between taking a job and starting it
 moment it arrives, a poll is open whenever there is room, and SIGTERM closes the poll before the platform can
 answer it. What an answer means, how often a result is sent, heartbeat and fitness checks stay the SDK's.
 
-It builds on names of the SDK that are not public, so it serves the one version it was written and tested for.
+It builds on names of the SDK that are not public, so it serves `sdk.SDK_VERSION` alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from runpod.serverless.modules.rp_logger import RunPodLogger, _set_batch_id
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-SDK_VERSION: Final = "1.12.0"
 FIRST_PAUSE_S: Final = 0.1  # after a poll that failed; doubles with each that follows
 LONGEST_PAUSE_S: Final = 5.0  # and at once after TOO_MANY_REQUESTS, as in the SDK
 HELD_POLL_S: Final = 0.05  # an empty answer that comes sooner was not held, and would be asked for in a loop

@@ -16,7 +16,7 @@ from embedding.contract.requests import request_id_of
 from embedding.contract.responses import failure_json
 from embedding.errors import InternalError, WorkerError
 from embedding.serve import logs
-from embedding.settings import export_log_level
+from embedding.serve.sdk import SDK_VERSION, import_sdk
 
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ def run_sdk(
     *,
     concurrency: int,
     self_test: Callable[[], object],
-    log_level: str,
     job_loop: JobLoopName,
 ) -> None:
     """Hand *handler* to RunPod's SDK, which takes jobs until the platform stops it.
@@ -71,23 +70,21 @@ def run_sdk(
     In its local modes the SDK leaves by SystemExit: 0 if the one job succeeded, else 1. On the platform
     *self_test* runs before the first job; if it raises, the SDK reports the worker unhealthy and ends it.
     """
-    export_log_level(log_level)
-    import runpod  # noqa: PLC0415  costs 1.4 s, and neither tests nor the smoke test need it
-
+    runpod = import_sdk()
     if job_loop == "event":
         _install_loop(runpod.__version__)
 
-    def check_golden_vectors() -> None:
+    def check_device() -> None:
         self_test()
 
-    runpod.serverless.register_fitness_check(check_golden_vectors)
+    runpod.serverless.register_fitness_check(check_device)
     runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda _current: concurrency})
 
 
 def _install_loop(sdk_version: str) -> None:
+    if sdk_version != SDK_VERSION:
+        log.warning("the job loop is for SDK %s, this is %s: using the SDK's", SDK_VERSION, sdk_version)
+        return
     from embedding.serve import loop  # noqa: PLC0415  imports the SDK
 
-    if sdk_version == loop.SDK_VERSION:
-        loop.install()
-    else:
-        log.warning("the job loop is for SDK %s, this is %s: using the SDK's", loop.SDK_VERSION, sdk_version)
+    loop.install()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from embedding.errors import InferenceError, Overloaded
-from embedding.model.engine import Engine, leave_cpu_to_the_engine
+from embedding.errors import InferenceError, Overloaded, StartupError
+from embedding.model.engine import Engine, forward_size, lane_threads, leave_cpu_to_the_engine
 
 
 class Tracked(np.ndarray):
@@ -50,7 +50,7 @@ def encoder():
 @pytest.fixture
 def engine(encoder):
     """Return an engine of small limits, closed at the end."""
-    engine = Engine(encoder, max_batch_size=4, max_waiting=8)
+    engine = Engine(lambda: encoder, max_batch_size=4, max_waiting=8)
     yield engine
     encoder.gate.set()
     engine.close()
@@ -107,7 +107,7 @@ class TestThreads:
         )
         try:
             threads = leave_cpu_to_the_engine()
-            engine = Engine(encoder, max_batch_size=4, max_waiting=8, cpu_threads=threads)
+            engine = Engine(lambda: encoder, max_batch_size=4, max_waiting=8, cpu_threads=threads)
             engine.submit("image", 1).result(5)
             engine.close()
 
@@ -211,10 +211,86 @@ class TestBounds:
 
     def test_close_finishes_what_waits(self, encoder):
         """Closing loses nothing that was accepted, and accepts nothing more."""
-        engine = Engine(encoder, max_batch_size=4, max_waiting=8)
+        engine = Engine(lambda: encoder, max_batch_size=4, max_waiting=8)
         futures = [engine.submit("image", value) for value in range(6)]
         engine.close()
 
         assert [future.result(0).vector[0] for future in futures] == [0, 1, 2, 3, 4, 5]
         with pytest.raises(Overloaded):
             engine.submit("image", 1)
+
+
+class TestLanes:
+    def test_what_comes_alone_runs_on_the_first(self, encoder):
+        """The second lane takes nothing while the first is idle."""
+        names = []
+        encoder.embed_images = lambda values: names.append(threading.current_thread().name) or ones(values)
+        engine = Engine(lambda: encoder, max_batch_size=4, max_waiting=8, lanes=2, cpu_threads=2)
+        for value in range(20):
+            engine.submit("image", value).result(5)
+        engine.close()
+
+        assert set(names) == {"device-0"}
+
+    def test_both_run_at_once(self, encoder):
+        """While the first lane runs, the second serves what comes."""
+        engine = Engine(lambda: encoder, max_batch_size=4, max_waiting=8, lanes=2, cpu_threads=2)
+        encoder.gate.clear()
+        first = engine.submit("image", 1)
+        while engine.depth():
+            time.sleep(0.001)
+        second = engine.submit("image", 2)
+        while engine.depth():
+            time.sleep(0.001)
+        encoder.gate.set()
+
+        assert [first.result(5).vector[0], second.result(5).vector[0]] == [1, 2]
+        assert engine.is_healthy()
+        engine.close()
+        assert not engine.is_healthy()
+
+    @pytest.mark.parametrize(
+        ("cpu_threads", "first_alone", "first_beside", "second"),
+        [(1, 1, 1, 1), (2, 2, 1, 1), (3, 3, 2, 1), (4, 2, 2, 2), (5, 3, 3, 2), (16, 8, 8, 8)],
+    )
+    def test_threads(self, cpu_threads, first_alone, first_beside, second):
+        """The lanes share the cores, and their pools together never exceed them."""
+        assert lane_threads(0, cpu_threads, alone=True) == first_alone
+        assert lane_threads(0, cpu_threads, alone=False) == first_beside
+        assert lane_threads(1, cpu_threads, alone=False) == second
+        pools = [threads for threads in (first_alone, second) if threads > 1]
+        assert sum(pools) <= cpu_threads
+
+    @pytest.mark.parametrize(
+        ("waiting", "idle_lanes", "size"),
+        [
+            (1, 1, 1), (1, 2, 1), (7, 2, 7), (8, 2, 8), (9, 2, 8), (9, 1, 8), (15, 1, 8), (16, 1, 16),
+            (16, 2, 8), (17, 1, 16), (17, 2, 8), (31, 2, 16), (64, 1, 16), (64, 2, 16),
+        ],
+    )  # fmt: skip
+    def test_sizes(self, waiting, idle_lanes, size):
+        """Few sizes: all of up to eight, else multiples of eight, shared by idle lanes."""
+        assert forward_size(waiting, 16, idle_lanes=idle_lanes) == size
+
+    @pytest.mark.parametrize(("waiting", "size"), [(1, 1), (3, 3), (4, 3), (9, 3)])
+    def test_limit_below_eight(self, waiting, size):
+        """A small limit holds."""
+        assert forward_size(waiting, 3) == size
+
+
+def test_fault_while_loading_is_raised_where_the_model_is_asked_for():
+    """What loading raised is what `loaded` raises, and the engine is not healthy."""
+
+    def load():
+        raise StartupError("no weights")
+
+    engine = Engine(load, lanes=2)
+    with pytest.raises(StartupError, match="no weights"):
+        engine.loaded.result(5)
+    while engine.is_healthy():
+        time.sleep(0.001)
+
+
+def ones(values):
+    """Return a row for each value."""
+    return np.ones((len(values), 2), np.float32)

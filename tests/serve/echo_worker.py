@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 
 from embedding.serve.queue import run_sdk
@@ -34,6 +33,5 @@ if __name__ == "__main__":
         handle,
         concurrency=int(sys.argv[2]) if len(sys.argv) > 2 else 8,
         self_test=lambda: None,
-        log_level=os.environ["RUNPOD_LOG_LEVEL"],
         job_loop=sys.argv[1],
     )

@@ -14,6 +14,7 @@ import pytest
 from runpod.serverless.modules import rp_scale
 
 from embedding.serve import loop, queue
+from embedding.serve.sdk import SDK_VERSION
 from tests.loopback import TRUNCATED_JSON, WRONG_CONTENT_TYPE, LoopbackRunPod
 from tests.serve.conftest import ROOT
 
@@ -244,7 +245,7 @@ class TestStop:
             assert worker.wait(3) == -signal.SIGINT
 
 
-@pytest.mark.parametrize(("version", "is_ours"), [(loop.SDK_VERSION, True), ("1.12.1", False)])
+@pytest.mark.parametrize(("version", "is_ours"), [(SDK_VERSION, True), ("1.12.1", False)])
 def test_only_for_the_tested_sdk(monkeypatch, caplog, version, is_ours):
     """With any other version of the SDK its own loop runs, and the log says so."""
     its_own = rp_scale.JobScaler

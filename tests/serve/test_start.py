@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedding.errors import AuthFailed, StartupError
+from embedding.model.engine import Engine
 from embedding.serve import start
 from embedding.serve.mode import Mode
 from embedding.settings import Settings
@@ -25,7 +26,7 @@ def test_download_and_image_limits_arrive():
             "DOWNLOAD_CONCURRENCY": "5",
         }
     )
-    pipeline = start._pipeline(settings, FakeModel(), 2)
+    pipeline = start._pipeline(settings, Engine(FakeModel))
     limits = pipeline._fetcher._limits
 
     assert (limits.max_bytes, limits.timeout_s, limits.allow_http) == (1234, 7, True)
