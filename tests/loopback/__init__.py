@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from .callers import Completion, Load
 from .faults import TRUNCATED_JSON, WRONG_CONTENT_TYPE, Fault
 from .jobs import JobRecord, JobResult, Ping, Posted, Status, Take
 from .platform import LoopbackRunPod
@@ -16,9 +17,11 @@ from .worker import Worker, WorkerDied
 __all__ = [
     "TRUNCATED_JSON",
     "WRONG_CONTENT_TYPE",
+    "Completion",
     "Fault",
     "JobRecord",
     "JobResult",
+    "Load",
     "LoopbackRunPod",
     "Ping",
     "Posted",

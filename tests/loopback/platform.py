@@ -12,6 +12,7 @@ import asyncio
 import socket
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from aiohttp import web
 
 from .caller_routes import CallerRoutes
+from .callers import Callers, Load, job_of_body
 from .faults import Fault, Faults
 from .jobs import Job, JobRecord, JobResult, Parcel, Ping, Status
 from .store import JobStore
@@ -50,17 +52,20 @@ class LoopbackRunPod:
         runsync_wait_s: float = 90.0,
         run_max_bytes: int = 10_000_000,
         runsync_max_bytes: int = 20_000_000,
+        reads_results: bool = True,
         api_key: str = "loopback-key",
     ) -> None:
         self.endpoint_id = "loopback"
         self.api_key = api_key
         self.base_url = ""
-        self._terms = Terms(hold_s, runsync_wait_s, run_max_bytes, runsync_max_bytes)
+        self._terms = Terms(hold_s, runsync_wait_s, run_max_bytes, runsync_max_bytes, reads_results)
         self._faults = Faults()
         self._store = JobStore(self._faults)
         self._workers: list[Worker] = []
         self._numbers = count(1)
+        self._load_numbers = count(1)
         self._closing = ExitStack()
+        self._starting = ThreadPoolExecutor(1)  # where Ctrl-C cannot part a process from its entry above
 
     @property
     def endpoint_url(self) -> str:
@@ -82,6 +87,7 @@ class LoopbackRunPod:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._closing:
+            self._starting.shutdown()
             for worker in self._workers:
                 worker.kill()
 
@@ -108,7 +114,7 @@ class LoopbackRunPod:
             cwd=Path(cwd) if cwd else None,
             folder=self._folder / str(number),
         )
-        worker = self._start_worker(launch, worker_id)
+        worker = self._starting.submit(self._start_worker, launch, worker_id).result()
         try:
             yield worker
         finally:
@@ -121,6 +127,19 @@ class LoopbackRunPod:
     def submit_many(self, inputs: Iterable[Any]) -> list[str]:
         """Queue a job for each input, all at once, and return their ids in the same order."""
         return self._submit([{"input": job_input} for job_input in inputs])
+
+    def submit_body(self, body: bytes) -> str:
+        """Queue a job serialised beforehand, a JSON object without `id`, and return its id."""
+        job = job_of_body(body, next(self._load_numbers))
+        self._call(self._store.add, [job])
+        return job.id
+
+    def drive(self, bodies: Sequence[bytes], *, callers: int, **terms: float) -> Load:
+        """Let *callers* send *bodies* in turn, each its next as soon as its last has ended; block until over.
+
+        *terms* are those of `Callers.run`: duration_s or max_jobs, and timeout_s.
+        """
+        return self._await(Callers(self._store, bodies, self._load_numbers).run(callers, **terms))
 
     def inject(self, document: Any) -> None:
         """Queue *document* as it is, well-formed or not; with a string `id` it can be waited for as a job."""
@@ -258,7 +277,12 @@ class LoopbackRunPod:
         return self._await(call())
 
     def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
 
 
 @contextmanager

@@ -24,12 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How long polls and /runsync are held, and how large requests and results may be."""
+    """How long polls and /runsync are held, how large requests and results may be, and who reads results.
+
+    With `reads_results` False a result is not parsed: it is FAILED if it says "error" anywhere as a key, and
+    its output is the bytes as they came. That spares a benchmark most of what a result costs the platform.
+    """
 
     hold_s: float
     runsync_wait_s: float
     run_max_bytes: int
     runsync_max_bytes: int
+    reads_results: bool = True
 
     def max_bytes(self, *, is_sync: bool) -> int:
         """Return the limit for requests and results of one kind of job."""

@@ -70,6 +70,9 @@ class WorkerRoutes:
         if fault := self._faults.next("job-done"):
             job.refused.append(Posted(worker_id, time.monotonic(), fault.status, raw))
             return fault.response()
+        if not self._terms.reads_results:
+            self._accept_unread(job, worker_id, raw)
+            return json_response({})
         try:
             body = self._parse(raw, job)
         except ValueError as exc:
@@ -100,6 +103,11 @@ class WorkerRoutes:
             self._store.finish(job, Status.FAILED, output=body.get("output"), error=error)
         else:
             self._store.finish(job, Status.COMPLETED)
+
+    def _accept_unread(self, job: Job, worker_id: str, raw: bytes) -> None:
+        self._store.release(job, worker_id)
+        status = Status.FAILED if b'"error":' in raw else Status.COMPLETED
+        self._store.finish(job, status, output=raw)
 
     async def stream(self, request: web.Request) -> web.Response:
         """Take one partial output."""
