@@ -8,10 +8,12 @@ and place are not part of it; they move a vector by less than the bounds that `g
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
+
+from embedding.model.cuda import CudaEncoders, text_bucket
 
 
 if TYPE_CHECKING:
@@ -65,7 +67,10 @@ class ModelIdentity:
 
 
 class EmbeddingModel:
-    """Two towers on one device. Batches hold at least one item; calls come from one thread at a time."""
+    """Two towers on one device. Batches hold at least one item.
+
+    On a CPU any thread may call; on CUDA one at a time, since batches share buffers and graphs there.
+    """
 
     def __init__(
         self,
@@ -83,34 +88,72 @@ class EmbeddingModel:
         self._towers = towers
         self._device = torch.device(identity.device)
         self._dtype = DTYPES[identity.precision]
-        self._mean = torch.tensor(preprocess.mean, device=self._device).view(3, 1, 1)
-        self._std = torch.tensor(preprocess.std, device=self._device).view(3, 1, 1)
+        mean, std = (torch.tensor(x, dtype=torch.float64) for x in (preprocess.mean, preprocess.std))
+        self._scale = (1 / (255 * std)).float().view(3, 1, 1).to(self._device)
+        self._shift = (-mean / std).float().view(3, 1, 1).to(self._device)
+        self._cuda = CudaEncoders(self._device) if self._device.type == "cuda" else None
 
     @torch.inference_mode()
     def embed_images(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Map B pictures (S, S, 3) uint8 to features (B, D) float32, not normalised, in the same order."""
-        return _to_numpy(self._towers.encode_image(self.normalise(pixels)))
+        if self._cuda is None:
+            return _to_numpy(self._image_features(torch.from_numpy(np.stack(pixels))))
+        staged = self._cuda.images.stage(len(pixels), *pixels[0].shape)
+        np.stack(pixels, out=staged.numpy())
+        return _to_numpy(self._cuda.images.run(self._image_features, staged))
 
     @torch.inference_mode()
     def embed_texts(self, tokens: Sequence[Tokens]) -> npt.NDArray[np.float32]:
         """Map B tokenised texts to features (B, D) float32, not normalised, in the same order."""
-        ids = np.zeros((len(tokens), max(len(text.ids) for text in tokens)), dtype=np.int64)
-        for row, text in zip(ids, tokens, strict=True):
-            row[: len(text.ids)] = text.ids
-        return _to_numpy(self._towers.encode_text(self._on_device(ids)))
+        longest = max(len(text.ids) for text in tokens)
+        if self._cuda is None:
+            return _to_numpy(
+                self._text_features(_filled(torch.empty(len(tokens), longest, dtype=torch.int64), tokens))
+            )
+        length = text_bucket(longest, self.identity.context_length)
+        staged = _filled(self._cuda.texts.stage(len(tokens), length), tokens)
+        return _to_numpy(self._cuda.texts.run(self._text_features, staged))
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Make small batches fast on CUDA, in about a second; elsewhere there is nothing to do.
+
+        Towers of open_clip stay without graphs: their code is not ours to vouch for.
+        """
+        if self._cuda is None or self.identity.architecture != "own":
+            return
+        self._cuda.capture(
+            image=self._image_features,
+            text=self._text_features,
+            side=self.identity.image_size,
+            context_length=self.identity.context_length,
+        )
 
     def normalise(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
         """Map B pictures (S, S, 3) to (pixels / 255 - mean) / std, (B, 3, S, S), as the model's type."""
-        x = self._on_device(np.stack(pixels)).permute(0, 3, 1, 2).float()  # (B, 3, S, S)
-        return x.div_(255).sub_(self._mean).div_(self._std).to(self._dtype)
+        return self._normalised(torch.from_numpy(np.stack(pixels)).to(self._device))
 
-    def _on_device(self, batch: npt.NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(batch)
-        if self._device.type == "cuda":
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor
+    def _normalised(self, batch: Tensor) -> Tensor:
+        # Planes first, then arithmetic in place: half the time of the other order, patches included.
+        x = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        return x.mul_(self._scale).add_(self._shift).to(self._dtype)
+
+    def _image_features(self, batch: Tensor) -> Tensor:
+        return self._towers.encode_image(self._normalised(batch)).float()
+
+    def _text_features(self, ids: Tensor) -> Tensor:
+        return self._towers.encode_text(ids).float()
+
+
+def _filled(ids: Tensor, tokens: Sequence[Tokens]) -> Tensor:
+    """Return *ids* (B, L) int64 filled with *tokens*, padded with zeros."""
+    rows = ids.numpy()
+    rows.fill(0)
+    for row, text in zip(rows, tokens, strict=True):
+        row[: len(text.ids)] = text.ids
+    return ids
 
 
 def _to_numpy(features: Tensor) -> npt.NDArray[np.float32]:
-    vectors: npt.NDArray[np.float32] = features.float().cpu().numpy()
+    vectors: npt.NDArray[np.float32] = features.cpu().numpy()
     return vectors

@@ -1,14 +1,32 @@
-"""Folders that several files of tests share."""
+"""Folders and devices that several files of tests share."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
-import huggingface_hub
-import open_clip
+import huggingface_hub.constants
 import pytest
+import torch
 
-from tests.model.folders import TINY, write_folder
+from embedding.intake import text
+from tests.model import references
+from tests.model.folders import NO_OPEN_CLIP, TINY, open_clip, write_folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def vocabulary():
+    """The tokenizer's vocabulary comes with open_clip; where it is missing, the stored one stands in."""
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("open_clip") is None:
+            patch.setattr(text, "_vocabulary_path", lambda: references.MERGES)
+        yield
+
+
+@pytest.fixture(scope="session", params=["cpu", "cuda:0"] if torch.cuda.is_available() else ["cpu"])
+def device(request):
+    """Every device that this machine has."""
+    return request.param
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +38,8 @@ def tiny_folder(tmp_path_factory):
 @pytest.fixture
 def tiny_models(monkeypatch):
     """open_clip knows the tiny model as `tiny`, and takes ViT-B-32 for it."""
+    if open_clip is None:
+        pytest.skip(NO_OPEN_CLIP)
     known = dict(open_clip.factory._MODEL_CONFIGS)
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", known)
     known["tiny"] = known["ViT-B-32"] = json.loads(json.dumps(TINY))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 
@@ -13,8 +12,11 @@ from embedding.errors import StartupError, TextTooLong
 from embedding.intake.text import END, START
 from embedding.model.golden import check_golden, write_golden
 from embedding.model.loader import load_model
-from tests.model.folders import TINY, pictures, write_config, write_folder
+from tests.model.folders import NO_OPEN_CLIP, TINY, write_config, write_folder
+from tests.model.references import pictures
 
+
+open_clip = pytest.importorskip("open_clip", reason=NO_OPEN_CLIP)
 
 VISION, TEXT = TINY["vision_cfg"], TINY["text_cfg"]
 RESNET = {

@@ -12,17 +12,32 @@ from safetensors.torch import load_file, save_file
 
 from embedding.errors import StartupError
 from embedding.model.embedder import EmbeddingModel
-from embedding.model.folder import CONFIG_NAME, GOLDEN_NAME, WEIGHTS_NAME, WeightsFolder
-from embedding.model.golden import TooCoarse, check_golden, golden_picture, load_checked, write_golden
+from embedding.model.folder import CONFIG_NAME, GOLDEN_NAME, WEIGHTS_NAME, WeightsFolder, file_sha256
+from embedding.model.golden import (
+    PICTURE,
+    TEXTS,
+    TooCoarse,
+    check_golden,
+    golden_picture,
+    load_checked,
+    write_golden,
+)
 from embedding.model.loader import load_model
-from tests.model.folders import TINY, write_config
+from tests.model.folders import TINY, needs_open_clip, write_config
+from tests.model.references import golden_vectors
 
 
 @pytest.fixture(scope="module")
 def golden_folder(tiny_folder, tmp_path_factory):
     """The tiny folder, with golden vectors."""
     path = shutil.copytree(tiny_folder.path, tmp_path_factory.mktemp("golden") / "tiny")
-    write_golden(path)
+    golden = {
+        "picture": PICTURE,
+        "texts": TEXTS,
+        "weights_sha256": file_sha256(path / WEIGHTS_NAME),
+        "vectors": golden_vectors(),
+    }
+    (path / GOLDEN_NAME).write_text(json.dumps(golden))
     return path
 
 
@@ -32,9 +47,9 @@ def folder(golden_folder, tmp_path):
     return WeightsFolder(shutil.copytree(golden_folder, tmp_path / "copy"), "copy", "", "MODEL_PATH")
 
 
-def check(folder, precision="fp32"):
-    """Check the model of *folder* on the CPU."""
-    return check_golden(load_model(folder, device="cpu", precision=precision))
+def check(folder, precision="fp32", device="cpu"):
+    """Check the model of *folder*."""
+    return check_golden(load_model(folder, device=device, precision=precision))
 
 
 def change_golden(folder, **changes):
@@ -70,9 +85,9 @@ class TestPicture:
 
 class TestCheck:
     @pytest.mark.parametrize(("precision", "bound"), [("fp32", 0.99999), ("fp16", 0.9995), ("bf16", 0.9995)])
-    def test_passes(self, folder, precision, bound):
+    def test_passes(self, folder, device, precision, bound):
         """An honest model passes in every precision, and its worst cosine is told."""
-        assert bound <= check(folder, precision) <= 1.0001
+        assert bound <= check(folder, precision, device) <= 1.0001
 
     def test_other_activation(self, folder):
         """A model with the wrong activation does not pass."""
@@ -191,6 +206,7 @@ class TestPrecision:
             load_checked(folder, device="cpu", precision="bf16")
 
 
+@needs_open_clip
 def test_what_open_clip_cannot_load(folder):
     """A folder that open_clip cannot load gets no golden vectors, but its reason."""
     change_weights(folder, lambda tensors: tensors.pop("visual.proj"))

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+from tests.model.folders import needs_open_clip
+
 
 HEAVY = ["open_clip", "torchvision", "timm", "transformers", "huggingface_hub.file_download", "torch._dynamo"]
 PROGRAM = """
@@ -19,6 +21,7 @@ print(json.dumps([name for name in sys.argv[2:] if name in sys.modules]))
 """
 
 
+@needs_open_clip  # whose vocabulary the tokenizer reads
 def test_plain_folder(tiny_folder):
     """From a folder to checked vectors, only torch, safetensors and the tokenizer's needs are imported."""
     done = subprocess.run(
@@ -31,6 +34,7 @@ def test_plain_folder(tiny_folder):
     assert json.loads(done.stdout) == []
 
 
+@needs_open_clip
 def test_tags_need_no_open_clip():
     """Looking up a tag, and a wrong one, imports neither open_clip nor torchvision nor timm."""
     program = """

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from embedding.errors import StartupError
 from embedding.model.folder import CONFIG_NAME, WEIGHTS_NAME, WeightsFolder
 from embedding.model.loader import choose_precision, load_model
-from tests.model.folders import TINY, pictures, write_config
+from tests.model.folders import TINY, write_config
+from tests.model.references import pictures
 
 
 @pytest.fixture

@@ -12,13 +12,15 @@ from safetensors.torch import load_file
 
 from embedding.__main__ import main
 from embedding.errors import StartupError
-from embedding.model import prepare as prepare_module
 from embedding.model.folder import CONFIG_NAME, GOLDEN_NAME, WEIGHTS_NAME, read_config
 from embedding.model.golden import check_golden
 from embedding.model.loader import load_model
-from embedding.model.prepare import prepare
 from embedding.model.weights import ModelSource, find_weights
-from tests.model.folders import TINY, random_model, write_folder
+from tests.model.folders import NO_OPEN_CLIP, TINY, random_model, write_folder
+
+
+prepare_module = pytest.importorskip("embedding.model.prepare", reason=NO_OPEN_CLIP)
+prepare = prepare_module.prepare
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
 from embedding.errors import StartupError
 from embedding.model import weights
 from embedding.model.folder import CONFIG_NAME, WEIGHTS_NAME
 from embedding.model.weights import ModelSource, find_weights, folder_name
-from tests.model.folders import TINY, write_config
+from tests.model.folders import TINY, needs_open_clip, write_config
 
 
 REPO = "timm/vit_base_patch32_clip_224.openai"  # open_clip's repository of ViT-B-32, openai
@@ -59,6 +59,7 @@ class TestOrder:
         (f"hub/models--{REPO.replace('/', '--')}/snapshots/c0ffee", "cache"),
     )
 
+    @needs_open_clip
     @pytest.mark.parametrize("first", range(len(NAMED)))
     def test_name_and_tag(self, places, first):
         """A name and a tag are looked for in the image, on the volume, then in the caches."""
@@ -228,6 +229,7 @@ class TestFaultsOfFolders:
 
 
 class TestFaultsOfNames:
+    @needs_open_clip
     @pytest.mark.parametrize(
         ("name", "tag", "message"),
         [
@@ -236,11 +238,6 @@ class TestFaultsOfNames:
             ("ViT-B-32", "opnai", r"^model ViT-B-32 has no tag opnai; its tags: openai, laion400m_e31, "),
             ("ViT-B-32", None, r"^model ViT-B-32 needs a tag \(CLIP_PRETRAINED\); its tags: openai, "),
             ("ViT-e-14", "openai", r"has no tag openai; its tags: none; prepare it with --weights$"),
-            (None, "openai", r"^CLIP_PRETRAINED=openai needs CLIP_MODEL_NAME$"),
-            ("hf-hub:", None, r"must be hf-hub:organisation/name$"),
-            ("hf-hub:name", None, r"must be hf-hub:organisation/name$"),
-            ("hf-hub:a/b/c", None, r"must be hf-hub:organisation/name$"),
-            ("hf-hub:org/name", None, r"^org/name is not on this machine; run 'python -m embedding prepare'"),
             ("ViT-B-32", "openai", r"^timm/vit_base_patch32_clip_224.openai is not on this machine; run "),
             ("ViTamin-S", "datacomp1b", r"^ViTamin-S--datacomp1b is not under MODEL_ROOTS; run "),
         ],
@@ -250,6 +247,22 @@ class TestFaultsOfNames:
         with pytest.raises(StartupError, match=message):
             find_weights(source(places, model_name=name, pretrained=tag))
 
+    @pytest.mark.parametrize(
+        ("name", "tag", "message"),
+        [
+            (None, "openai", r"^CLIP_PRETRAINED=openai needs CLIP_MODEL_NAME$"),
+            ("hf-hub:", None, r"must be hf-hub:organisation/name$"),
+            ("hf-hub:name", None, r"must be hf-hub:organisation/name$"),
+            ("hf-hub:a/b/c", None, r"must be hf-hub:organisation/name$"),
+            ("hf-hub:org/name", None, r"^org/name is not on this machine; run 'python -m embedding prepare'"),
+        ],
+    )
+    def test_names_outside_the_list(self, places, name, tag, message):
+        """Names that are not of open_clip's list are told what they lack."""
+        with pytest.raises(StartupError, match=message):
+            find_weights(source(places, model_name=name, pretrained=tag))
+
+    @needs_open_clip
     def test_no_guess_of_the_activation(self, places):
         """A repository whose activation is not that of its tag is not served as it is."""
         put(cached(places / "runpod", REPO), TINY)
