@@ -1,10 +1,11 @@
 """An untrusted image file in, the model's square of pixels out.
 
 Threat: a small file that costs much. Everything is judged by the header first (`headers`): format, bytes,
-pixels, aspect, scans. What passes is decoded by Pillow in this thread, with the interpreter lock released,
-in at most about a second; a thread cannot be stopped, so nothing that takes longer may start. Pillow gets
-one format, by name, and a file without metadata. It tells its errors in a dozen classes, with addresses
-of memory in their texts; only our own classes and messages leave.
+pixels, aspect, scans. What passes is decoded in this thread, with the interpreter lock released, in at most
+about a second; a thread cannot be stopped, so nothing that takes longer may start. A sound JPEG goes by
+libjpeg-turbo and torch, everything else by Pillow. The decoders get one format, by name, and a file without
+metadata. Pillow tells its errors in a dozen classes, with addresses of memory in their texts; only our own
+classes and messages leave.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from embedding.errors import DecodeError, ImageTooLarge
 from embedding.intake.base64_image import decode_base64
 from embedding.intake.flatten import flatten
 from embedding.intake.headers import DAMAGED, Header, read_header
+from embedding.intake.jpeg import decode_rgb
 from embedding.intake.limits import ImageLimits
 from embedding.intake.preprocess import Preprocess
 from embedding.intake.resize import fit
+from embedding.intake.tensor_resize import fit_pixels, suits
 
 
 if TYPE_CHECKING:
@@ -74,14 +77,26 @@ def decode_image(data: bytes, *, preprocess: Preprocess, limits: ImageLimits) ->
     header = read_header(data)
     _check(header, limits)
     try:
-        image = _DECODERS[header.format](io.BytesIO(header.payload))
-        if image.size != (header.width, header.height):
-            raise DecodeError(DAMAGED)
-        image.load()
-        square = fit(flatten(image, header), preprocess, orientation=header.orientation)
+        square = _by_turbo(header, preprocess)
+        return _by_pillow(header, preprocess) if square is None else square
     except FOREIGN_ERRORS as exc:
         raise DecodeError(DAMAGED) from exc
-    return np.array(square)
+
+
+def _by_turbo(header: Header, preprocess: Preprocess) -> npt.NDArray[np.uint8] | None:
+    """Return the square of a sound JPEG of common kind and shape, else None."""
+    if header.format != "JPEG" or not suits(header.width, header.height, preprocess):
+        return None
+    pixels = decode_rgb(header)
+    return None if pixels is None else fit_pixels(pixels, preprocess, orientation=header.orientation)
+
+
+def _by_pillow(header: Header, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    image = _DECODERS[header.format](io.BytesIO(header.payload))
+    if image.size != (header.width, header.height):
+        raise DecodeError(DAMAGED)
+    image.load()
+    return np.array(fit(flatten(image, header), preprocess, orientation=header.orientation))
 
 
 def _check(header: Header, limits: ImageLimits) -> None:

@@ -33,7 +33,7 @@ _TO_UPRIGHT: Final = {
     8: Transpose.ROTATE_90,
 }
 # Orientations in which the stored picture has its axes exchanged, its columns or its rows reversed.
-_EXCHANGED: Final = frozenset({5, 6, 7, 8})
+EXCHANGED: Final = frozenset({5, 6, 7, 8})
 _COLUMNS_REVERSED: Final = frozenset({2, 3, 7, 8})
 _ROWS_REVERSED: Final = frozenset({3, 4, 6, 7})
 
@@ -48,7 +48,7 @@ class _Window(NamedTuple):
 
 def fit(image: Image.Image, preprocess: Preprocess, *, orientation: int = 1) -> Image.Image:
     """Return *image*, RGB or L, stored in *orientation* (EXIF, 1 to 8), as the model's upright RGB square."""
-    exchanged = orientation in _EXCHANGED
+    exchanged = orientation in EXCHANGED
     upright = (image.height, image.width) if exchanged else image.size
     scaled = preprocess.scaled(*upright)
     columns, rows = (_window(*axis, preprocess.size) for axis in zip(upright, scaled, strict=True))
@@ -58,8 +58,9 @@ def fit(image: Image.Image, preprocess: Preprocess, *, orientation: int = 1) -> 
         columns = _reversed(columns, image.width)
     if orientation in _ROWS_REVERSED:
         rows = _reversed(rows, image.height)
-    columns_first = _columns_first(upright, scaled) != exchanged
-    small = _resample(image, columns, rows, _FILTERS[preprocess.interpolation], columns_first=columns_first)
+    resampling = _FILTERS[preprocess.interpolation]
+    across_first = columns_first(upright, scaled) != exchanged
+    small = _resample(image, columns, rows, resampling, across_first=across_first)
     if orientation in _TO_UPRIGHT:
         small = small.transpose(_TO_UPRIGHT[orientation])
     return _pad(small.convert("RGB"), preprocess)
@@ -76,20 +77,23 @@ def _reversed(window: _Window, source: int) -> _Window:
     return _Window(window.pixels, source - window.end, source - window.start)
 
 
-def _columns_first(source: tuple[int, int], target: tuple[int, int]) -> bool:
-    """Return Pillow's choice (Resample.c, ImagingResampleInner): columns, unless rows save twice as much."""
+def columns_first(source: tuple[int, int], target: tuple[int, int]) -> bool:
+    """Return Pillow's choice for two sizes, (width, height): columns, unless rows save twice as much.
+
+    See Resample.c, ImagingResampleInner.
+    """
     fewer_columns, fewer_rows = source[0] - target[0], source[1] - target[1]
     return not (fewer_rows > 0 and fewer_rows > 2 * fewer_columns)
 
 
 def _resample(
-    image: Image.Image, columns: _Window, rows: _Window, resampling: Resampling, *, columns_first: bool
+    image: Image.Image, columns: _Window, rows: _Window, resampling: Resampling, *, across_first: bool
 ) -> Image.Image:
     width, left, right = columns
     height, top, bottom = rows
-    if _columns_first(image.size, (width, height)) == columns_first:
+    if columns_first(image.size, (width, height)) == across_first:
         return image.resize((width, height), resampling, box=(left, top, right, bottom))
-    if columns_first:
+    if across_first:
         narrow = image.resize((width, image.height), resampling, box=(left, 0, right, image.height))
         return narrow.resize((width, height), resampling, box=(0, top, width, bottom))
     low = image.resize((image.width, height), resampling, box=(0, top, image.width, bottom))

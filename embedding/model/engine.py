@@ -40,7 +40,7 @@ Kind = Literal["image", "text"]
 
 MAX_FORWARD_ITEMS: Final = 64
 FORWARD_STEP: Final = 8
-MAX_LANE_THREAD_ITEMS: Final = 8  # in one forward for each thread; more are no faster, and need more memory
+MAX_LANE_THREAD_ITEMS: Final = 16  # in one forward for each thread; more are no faster, and need more memory
 MAX_WAITING_ITEMS: Final = 1024  # decoded pictures of 150 KB, so 154 MB at 224 pixels
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Raise it when the same picture or text would give other pixels or tokens than before.
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 _FINGERPRINT_DIGITS = 16
 _UNBUILDABLE = (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError)
 _NO_MODEL = "describes no model that can be built"

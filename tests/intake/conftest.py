@@ -1,10 +1,11 @@
-"""Servers, certificates and fetchers for the tests of downloads."""
+"""Servers, certificates and fetchers for the tests of downloads; the reference for those of pixels."""
 
 from __future__ import annotations
 
 import ssl
 
 import certifi
+import numpy as np
 import pytest
 import trustme
 
@@ -75,3 +76,22 @@ def serve_tls(serve, authority):
         return serve(*answers, tls=context)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """open_clip's own evaluation transform, up to the tensor."""
+    transform = pytest.importorskip("open_clip.transform")
+
+    def build(preprocess):
+        config = transform.PreprocessCfg(
+            size=preprocess.size,
+            interpolation=preprocess.interpolation,
+            resize_mode=preprocess.resize_mode,
+            fill_color=preprocess.fill_color,
+        )
+        steps = transform.image_transform_v2(config, is_train=False)
+        steps.transforms = steps.transforms[:-2]  # to tensor, normalise
+        return lambda image: np.array(steps(image)).astype(int)
+
+    return build

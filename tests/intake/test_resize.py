@@ -35,25 +35,6 @@ MAX_SHARE = 2e-3
 MAX_TOTAL_SHARE = 1e-3
 
 
-@pytest.fixture(scope="module")
-def reference():
-    """open_clip's own evaluation transform, up to the tensor."""
-    transform = pytest.importorskip("open_clip.transform")
-
-    def build(preprocess):
-        config = transform.PreprocessCfg(
-            size=preprocess.size,
-            interpolation=preprocess.interpolation,
-            resize_mode=preprocess.resize_mode,
-            fill_color=preprocess.fill_color,
-        )
-        steps = transform.image_transform_v2(config, is_train=False)
-        steps.transforms = steps.transforms[:-2]  # to tensor, normalise
-        return lambda image: np.array(steps(image)).astype(int)
-
-    return build
-
-
 def picture(width, height, mode="RGB"):
     """Return noise over a gradient: the hardest picture to resize alike."""
     random = np.random.default_rng(width * 10_000 + height)
