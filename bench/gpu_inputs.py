@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from embedding.intake import text
 from embedding.intake.text import END, START, Tokens
 from embedding.model.clip import CLIP
 from embedding.model.config import CLIPConfig
@@ -40,8 +37,6 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 768, "heads": 12, "layers": 12},
     },
 }
-# Part of open_clip's vocabulary file that the tokenizer reads; texts here are tokens already.
-MERGES: Final = Path(__file__).parents[1] / "tests" / "model" / "references" / "merges.txt.gz"
 _TEXT_TOKENS: Final = 10
 
 
@@ -83,12 +78,8 @@ def _weight(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 
 def load(folder: WeightsFolder, *, device: str, precision: Precision) -> EmbeddingModel:
-    """Load *folder* and warm it up, with or without open_clip's vocabulary."""
-    if importlib.util.find_spec("open_clip"):
-        model = load_model(folder, device=device, precision=precision)
-    else:
-        with patch.object(text, "_vocabulary_path", lambda: MERGES):
-            model = load_model(folder, device=device, precision=precision)
+    """Load *folder* and warm it up."""
+    model = load_model(folder, device=device, precision=precision)
     model.warm_up()
     return model
 

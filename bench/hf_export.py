@@ -5,7 +5,7 @@
 For servers that read only the latter: the numbers are the same, so the vectors are. What differs between the
 formats: names, one matrix each for queries, keys and values instead of a fused one, and projections that are
 linear layers (transposed). Weights become fp32 whatever the file's type, so that no reader has to guess.
-The tokenizer's files come from the vocabulary that open_clip brings along; nothing is downloaded.
+The tokenizer's files come from the merges that the worker brings along; nothing is downloaded.
 
 References: transformers, models/clip/convert_clip_original_pytorch_to_hf.py and configuration_clip.py.
 """
@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import importlib.util
 import json
 import re
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from embedding.intake.text import END, START, VOCABULARY_SIZE
+from embedding.intake.text import END, MERGES, START, VOCABULARY_SIZE
 from embedding.model.checkpoint import towers_of
 from embedding.model.config import CLIPConfig, TowerConfig
 from embedding.model.folder import read_config, weights_file
@@ -176,13 +174,8 @@ def _write_tokenizer(out: Path, context_length: int) -> None:
 
 
 def _merges() -> list[str]:
-    """Return the merges, `left right` each, lowest first. Raises RuntimeError without open_clip."""
-    spec = importlib.util.find_spec("open_clip")
-    if spec is None or not spec.submodule_search_locations:
-        raise RuntimeError("open_clip, whose vocabulary is needed, is missing")
-    path = Path(spec.submodule_search_locations[0]) / "bpe_simple_vocab_16e6.txt.gz"
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [line.rstrip("\n") for line in islice(lines, 1, _MERGES + 1)]
+    """Return the merges, `left right` each, lowest first."""
+    return gzip.decompress(MERGES.read_bytes()).decode().split("\n")[1:-1]
 
 
 def _vocabulary(merges: list[str]) -> list[str]:

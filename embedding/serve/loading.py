@@ -7,7 +7,7 @@ taken beside torch's import, and the weights are loaded and checked beside all o
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from embedding.model.folder import GOLDEN_NAME, start_digest, weights_file
 from embedding.model.weights import ModelSource, find_weights
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from embedding.model.engine import Engine
     from embedding.serve.diagnostics import Phases
     from embedding.settings import Settings
+
+LOAD: Final = "load and check the model"
 
 
 class Loading:
@@ -39,6 +41,7 @@ class Loading:
             from embedding.model.engine import leave_cpu_to_the_engine  # noqa: PLC0415
         self._device = torch_device(settings.gpu_device)
         self.cpu_threads = leave_cpu_to_the_engine()
+        phases.expect(LOAD)
         self.engine = self._start_engine()
 
     def _start_engine(self) -> Engine[EmbeddingModel]:
@@ -56,7 +59,7 @@ class Loading:
     def _load(self) -> EmbeddingModel:
         from embedding.model.golden import load_checked  # noqa: PLC0415
 
-        with self._phases.phase("load and check the model"):
+        with self._phases.phase(LOAD):
             precision = self._settings.precision
             model, cosine = load_checked(
                 self._folder, device=self._device, precision=precision, digest=self._digest

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import huggingface_hub.constants
 import pytest
 import torch
 
-from embedding.intake import text
-from tests.model import references
 from tests.model.folders import NO_OPEN_CLIP, TINY, open_clip, write_folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def vocabulary():
-    """The tokenizer's vocabulary comes with open_clip; where it is missing, the stored one stands in."""
-    with pytest.MonkeyPatch.context() as patch:
-        if importlib.util.find_spec("open_clip") is None:
-            patch.setattr(text, "_vocabulary_path", lambda: references.MERGES)
-        yield
 
 
 @pytest.fixture(scope="session", params=["cpu", "cuda:0"] if torch.cuda.is_available() else ["cpu"])

@@ -21,7 +21,6 @@ print(json.dumps([name for name in sys.argv[2:] if name in sys.modules]))
 """
 
 
-@needs_open_clip  # whose vocabulary the tokenizer reads
 def test_plain_folder(tiny_folder):
     """From a folder to checked vectors, only torch, safetensors and the tokenizer's needs are imported."""
     done = subprocess.run(

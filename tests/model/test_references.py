@@ -8,6 +8,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from embedding.intake.text import MERGES
 from tests.model import references
 from tests.model.folders import NO_OPEN_CLIP, TINY, needs_open_clip, open_clip, shrunk, write_folder
 from tests.model.references import FAMILY, PIXELS
@@ -90,8 +91,8 @@ class TestAnswers:
         assert references.tokens() == answers.tokens(references.TOKEN_TEXTS)
 
     def test_vocabulary(self, answers):
-        """The vocabulary is the part of its file that it reads."""
-        assert gzip.decompress(references.MERGES.read_bytes()).decode() == "".join(answers.vocabulary_lines())
+        """The tokenizer's merges are the part of its vocabulary file that it reads."""
+        assert gzip.decompress(MERGES.read_bytes()).decode() == "".join(answers.vocabulary_lines())
 
 
 def test_a_wrong_activation_shows():

@@ -8,7 +8,6 @@ beside this one, computed by open_clip in fp32 on a CPU:
 - `vectors.npz`: features of `pictures` and TEXTS for each, and the golden vectors of the tiny one
 - `pixels.npz`: the transform's output in levels of 255 for each of PIXELS
 - `tokens.json`: the tokens of TOKEN_TEXTS
-- `merges.txt.gz`: the part of open_clip's vocabulary file that its tokenizer reads
 
 `python -m tests.model.references` makes them anew, for a new release of open_clip or other inputs.
 """
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
 FOLDER: Final = Path(__file__).parent
-CONFIGS, VECTORS, PIXEL_LEVELS, TOKENS, MERGES = (
-    FOLDER / name for name in ("configs.json", "vectors.npz", "pixels.npz", "tokens.json", "merges.txt.gz")
+CONFIGS, VECTORS, PIXEL_LEVELS, TOKENS = (
+    FOLDER / name for name in ("configs.json", "vectors.npz", "pixels.npz", "tokens.json")
 )
 # open_clip's name, blocks per tower: widths, heads, patches and activations are the real ones. Their heads
 # are 64, 80 and 104 wide, their images 50, 197 and 257 positions long.
