@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from safetensors.torch import load_file, save_file
 
-from embedding.intake.text import END, MERGES, START, VOCABULARY_SIZE
+from embedding.intake.text import END, MERGES, START
 from embedding.model.checkpoint import towers_of
 from embedding.model.config import CLIPConfig, TowerConfig
 from embedding.model.folder import read_config, weights_file
@@ -54,7 +54,6 @@ _BLOCK: Final = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(\w+)\.(.
 _LAYER: Final = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn": "self_attn", "mlp": "mlp"}
 _PART: Final = {"c_fc": "fc1", "c_proj": "fc2"}
 _RESAMPLE: Final = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
-_MERGES: Final = VOCABULARY_SIZE - 2 * 256 - 2
 _START_TEXT, _END_TEXT = "<|startoftext|>", "<|endoftext|>"
 
 
