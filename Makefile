@@ -8,7 +8,7 @@ ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info 
 TAG    ?= clip-embedding-worker
 
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test run check format demo-model constraints image image-test clean
+.PHONY: help install smoke test run check format bench demo-model constraints image image-test clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -33,6 +33,9 @@ check: $(VENV)/dev ## lint and type-check
 format: $(VENV)/dev ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev ## measure speed against other ways, as ratios (15 minutes; ARGS='--quick', '--peer infinity')
+	$(BIN)/python -m bench $(ARGS)
 
 demo-model: $(VENV)/worker ## draw, train and evaluate the embedded demo model again (about 15 minutes)
 	$(BIN)/python -m scripts.demo_model

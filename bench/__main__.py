@@ -124,6 +124,10 @@ def _rows(part: Part, plan: Plan) -> list[Row]:
 
 def _plan(options: argparse.Namespace) -> Plan:
     names = frozenset(measure.name for part in PARTS for measure in part.measures)
+    if options.markdown and (options.only or options.quick):
+        sys.exit("--markdown writes the whole table of a full run: leave out --only and --quick")
+    if throughput.VS_INFINITY.name in (options.only or []) and not options.peer:
+        sys.exit(f"{throughput.VS_INFINITY.name} needs --peer infinity")
     wanted = frozenset(options.only or names)
     if not options.peer:
         wanted -= {throughput.VS_INFINITY.name}

@@ -145,9 +145,7 @@ def engine_rows(folder: WeightsFolder, *, device: str, effort: Effort) -> list[R
     _reset_peak(device)
     engine = Engine(
         lambda: load(folder, device=device, precision="fp16"),
-        max_batch_size=effort.batch,
-        max_waiting=1024,
-        cpu_threads=1,
+        max_forward_items=effort.batch,
     )
     try:
         model = engine.loaded.result()

@@ -74,13 +74,6 @@ def measure(
         return infinity.images_per_s(jpegs, expected, callers=callers, duration_s=duration_s)
 
 
-def latency_ms(folder: Path, jpegs: Sequence[bytes], *, duration_s: float, dtype: str = "auto") -> float:
-    """Return the median milliseconds from request to answer of a single caller; otherwise as `measure`."""
-    expected = references(folder, jpegs, _say)
-    with serving(folder, dtype=dtype) as infinity:
-        return infinity.p50_ms(jpegs, expected, duration_s=duration_s)
-
-
 @dataclass(frozen=True, slots=True)
 class _Answer:
     started_s: float

@@ -24,9 +24,9 @@ FREE: Final = Measure(
 )
 LAG: Final = Measure("loop_lag", "how late the worker's event loop wakes under load, p99", "ms")
 GROWTH: Final = Measure(
-    "soak_growth", "growth of memory from the first tenth of 10,000 jobs to the end", "%", 5.0
+    "soak_growth", "growth of memory from the first tenth of all jobs (10,000) to the end", "%", 5.0
 )
-FILES: Final = Measure("soak_files", "open files more after 10,000 jobs than after a tenth of them", "", 0)
+FILES: Final = Measure("soak_files", "open files more after all jobs (10,000) than after a tenth", "", 0)
 SOAKS: Final = (GROWTH, FILES)
 
 CONCURRENCY: Final = 64

@@ -89,7 +89,7 @@ class Actions:
         if openai.is_passthrough(job_input):
             return await self._openai(job_input, job_id)
         request = parse(job_input, max_batch_size=self._limits.max_batch_size)
-        authorize = self._authorizer(request, job_input, job_id)
+        authorize = await self._authorizer(request, job_input, job_id)
         self._check_model(request.model)
         if isinstance(request, HealthRequest):
             return self._health(request)
@@ -130,7 +130,7 @@ class Actions:
             return [openai.models_response(model=self._served.model)]
         request = openai.parse_embeddings(job_input.get("openai_input"), dim=self._served.dim)
         check_count(request, self._limits.max_batch_size)
-        authorize = self._authorizer(request, job_input, job_id)
+        authorize = await self._authorizer(request, job_input, job_id)
         self._check_model(request.model)
         done = await self._embed_all(request, authorize)
         for index, item in enumerate(done):
@@ -151,9 +151,10 @@ class Actions:
         if model is not None and model not in names:
             raise ModelMismatch(f"model: this worker serves {served.model}; ask for that or leave model out")
 
-    def _authorizer(self, request: Request, job_input: dict[str, Any], job_id: str | None) -> Authorize:
+    async def _authorizer(self, request: Request, job_input: dict[str, Any], job_id: str | None) -> Authorize:
         """Judge a signature that covers the whole job now; return what judges each item's own.
 
+        The former takes up to a second for a job of many megabytes, so a thread does it.
         v3 covers any job. Without it, a single image or text signs itself under the job's `auth`, each item
         of a batch under its own; `texts` and OpenAI's form have v3 only. `health` needs no signature.
         """
@@ -165,7 +166,7 @@ class Actions:
             isinstance(request, BatchRequest) and auth is None and not openai.is_passthrough(job_input)
         )
         if covers_job(auth) or not (request.single or items_sign):
-            verifier.verify_job(job_input, job_id=job_id)
+            await asyncio.to_thread(verifier.verify_job, job_input, job_id=job_id)
             return _allow
         in_batch = not request.single
         return lambda item, signable: verifier.verify_item(item.auth, replace(signable, in_batch=in_batch))

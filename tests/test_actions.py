@@ -216,6 +216,22 @@ class TestSignatures:
         """`health` embeds nothing and is answered to anyone who reaches the worker."""
         assert run(fake_actions(verifier=Verifier(KEYRING)), {"action": "health"})["status"] == "ok"
 
+    def test_long_signature_holds_up_nobody(self):
+        """While the signature of a job of many megabytes is judged, the event loop goes on."""
+        job = {"texts": ["\u20ac\n" * 40_000] * 8}
+        job["auth"] = sign_v3(job, KEY)
+        actions = fake_actions(verifier=Verifier(KEYRING))
+
+        async def scenario():
+            asked = asyncio.ensure_future(actions.run(job, job_id="1"))
+            while actions._counters["items"] == 0:
+                turns.append(await asyncio.sleep(0))
+            return await asked
+
+        turns = []
+        assert len(asyncio.run(scenario())["results"]) == 8
+        assert len(turns) > 10
+
 
 FIELDS = st.sampled_from(
     ["action", "text", "texts", "items", "image_url", "image_base64", "openai_route", "auth"]

@@ -116,7 +116,7 @@ class EmbeddingModel:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Make small batches fast on CUDA, in about a second; elsewhere there is nothing to do.
+        """Make small batches fast on CUDA; elsewhere there is nothing to do.
 
         Towers of open_clip stay without graphs: their code is not ours to vouch for.
         """

@@ -1,6 +1,6 @@
 """A checkpoint's tensors onto the device: read, converted and packed once, a few at a time.
 
-So the memory in use at the peak is the finished model and one part more, not the file beside it.
+So the memory in use at the peak is the finished model and one part for each thread, not the file beside it.
 """
 
 from __future__ import annotations

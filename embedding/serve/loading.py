@@ -38,23 +38,11 @@ class Loading:
             self._digest = start_digest(weights_file(self._folder.path))
         with phases.phase("import torch"):
             import embedding.model.golden  # noqa: PLC0415, F401
-            from embedding.model.engine import leave_cpu_to_the_engine  # noqa: PLC0415
+            from embedding.model.engine import leave_cpu_to_the_engine, start_engine  # noqa: PLC0415
         self._device = torch_device(settings.gpu_device)
         self.cpu_threads = leave_cpu_to_the_engine()
         phases.expect(LOAD)
-        self.engine = self._start_engine()
-
-    def _start_engine(self) -> Engine[EmbeddingModel]:
-        from embedding.model.engine import MAX_LANE_THREAD_ITEMS, Engine  # noqa: PLC0415
-
-        if self._device != "cpu":
-            return Engine(self._load)
-        return Engine(
-            self._load,
-            max_batch_size=MAX_LANE_THREAD_ITEMS * max(self.cpu_threads // 2, 1),
-            cpu_threads=self.cpu_threads,
-            lanes=min(2, self.cpu_threads),
-        )
+        self.engine = start_engine(self._load, device=self._device, cpu_threads=self.cpu_threads)
 
     def _load(self) -> EmbeddingModel:
         from embedding.model.golden import load_checked  # noqa: PLC0415

@@ -3,8 +3,9 @@
 SDK 1.12.0 takes at most `concurrency` jobs a second, looks for finished work every 100 ms, drops a job that
 is handed out after SIGTERM, loses a cancel between taking a job and starting it, ends at a job without an
 `id`, and asks a failing platform again at once, a thousand times a second. Here a job is a task from the
-moment it arrives, a poll is open whenever there is room, and SIGTERM closes the poll before the platform can
-answer it. What an answer means, how often a result is sent, heartbeat and fitness checks stay the SDK's.
+moment it arrives, a poll is open whenever there is room, and SIGTERM closes the poll at once; an answer
+that has begun to arrive is read and its jobs are run. What an answer means, how often a result is sent,
+heartbeat and fitness checks stay the SDK's.
 
 It builds on names of the SDK that are not public, so it serves `sdk.SDK_VERSION` alone.
 """
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from aiohttp import ClientError, ClientResponseError
+from aiohttp_retry import FibonacciRetry, RetryClient
 from runpod.http_client import AsyncClientSession
 from runpod.serverless.modules import rp_http, rp_job, rp_scale
 from runpod.serverless.modules.rp_logger import RunPodLogger, _set_batch_id
@@ -33,6 +35,10 @@ LONGEST_PAUSE_S: Final = 5.0  # and at once after TOO_MANY_REQUESTS, as in the S
 HELD_POLL_S: Final = 0.05  # an empty answer that comes sooner was not held, and would be asked for in a loop
 NO_JOB: Final = frozenset({204, 400})  # 400 is what FlashBoot answers
 TOO_MANY_REQUESTS: Final = 429
+RESULT_HEADERS: Final = {
+    "charset": "utf-8",
+    "Content-Type": "application/x-www-form-urlencoded",
+}  # as the SDK
 
 console = RunPodLogger()
 
@@ -166,10 +172,16 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
 
 async def _post(session: ClientSession, job_id: str, result: dict[str, Any]) -> None:
     """Post *result*, at most three times, as the SDK does; it is lost if the platform takes none of them."""
-    session.headers["X-Request-ID"] = job_id
     url = f"{rp_http.JOB_DONE_URL.replace('$ID', job_id)}&isStream=false"
+    sender = RetryClient(client_session=session, retry_options=FibonacciRetry(attempts=3))
     try:
-        await rp_http._transmit(session, url, orjson.dumps(result))  # noqa: SLF001
+        async with sender.post(
+            url,
+            data=orjson.dumps(result),
+            headers={**RESULT_HEADERS, "X-Request-ID": job_id},
+            raise_for_status=True,
+        ) as answer:
+            await answer.read()
     except (ClientError, TimeoutError) as fault:
         console.error(f"The platform did not take the job's result: {fault}", job_id)
     console.info("Finished.", job_id)

@@ -105,7 +105,7 @@ class TestFigures:
 class TestRate:
     def test_engine_rate(self):
         """Images a second are those that the engine answers, however many wait."""
-        engine = Engine(SlowModel, max_batch_size=16, max_waiting=300)
+        engine = Engine(SlowModel, max_forward_items=16, max_waiting=300)
         try:
             speed = gpu.engine_images_per_s(engine, seconds=1.0)
         finally:

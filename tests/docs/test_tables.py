@@ -14,6 +14,7 @@ from embedding.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BENCHMARKS = (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
 LOCAL_TESTING = (ROOT / "LOCAL_TESTING.md").read_text(encoding="utf-8")
 MIN_TELLING_CHARS = 8
 
@@ -62,12 +63,23 @@ def test_every_dependency_has_its_reason():
     assert told == {pin.split("==")[0] for pin in pins}
 
 
+def test_every_claim_of_speed_is_measured():
+    """Each figure in the README's table of speed is that of the measure it names, in BENCHMARKS.md."""
+    measured = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", BENCHMARKS, re.MULTILINE))
+    claimed = re.findall(r"^\| [^|]+ \| ([^|]+) \| `(\w+)` \|$", README, re.MULTILINE)
+
+    assert claimed
+    assert [(value, name) for value, name in claimed if measured.get(name) != value] == []
+
+
 def test_every_error_code_is_in_the_readme():
     """The README's table has every code, and no other."""
     assert {cell.strip("`") for cell in first_cells(README, "code")} == codes(WorkerError)
 
 
-@pytest.mark.parametrize("text", [README, LOCAL_TESTING], ids=["README.md", "LOCAL_TESTING.md"])
+@pytest.mark.parametrize(
+    "text", [README, LOCAL_TESTING, BENCHMARKS], ids=["README.md", "LOCAL_TESTING.md", "BENCHMARKS.md"]
+)
 def test_every_link_leads_somewhere(text):
     """Each file or folder that a document links to exists."""
     links = re.findall(r"\]\(([^)#]+)\)", text)

@@ -50,7 +50,7 @@ def encoder():
 @pytest.fixture
 def engine(encoder):
     """Return an engine of small limits, closed at the end."""
-    engine = Engine(lambda: encoder, max_batch_size=4, max_waiting=8)
+    engine = Engine(lambda: encoder, max_forward_items=4, max_waiting=8)
     yield engine
     encoder.gate.set()
     engine.close()
@@ -107,7 +107,7 @@ class TestThreads:
         )
         try:
             threads = leave_cpu_to_the_engine()
-            engine = Engine(lambda: encoder, max_batch_size=4, max_waiting=8, cpu_threads=threads)
+            engine = Engine(lambda: encoder, max_forward_items=4, max_waiting=8, cpu_threads=threads)
             engine.submit("image", 1).result(5)
             engine.close()
 
@@ -211,7 +211,7 @@ class TestBounds:
 
     def test_close_finishes_what_waits(self, encoder):
         """Closing loses nothing that was accepted, and accepts nothing more."""
-        engine = Engine(lambda: encoder, max_batch_size=4, max_waiting=8)
+        engine = Engine(lambda: encoder, max_forward_items=4, max_waiting=8)
         futures = [engine.submit("image", value) for value in range(6)]
         engine.close()
 
@@ -225,7 +225,7 @@ class TestLanes:
         """The second lane takes nothing while the first is idle."""
         names = []
         encoder.embed_images = lambda values: names.append(threading.current_thread().name) or ones(values)
-        engine = Engine(lambda: encoder, max_batch_size=4, max_waiting=8, lanes=2, cpu_threads=2)
+        engine = Engine(lambda: encoder, max_forward_items=4, max_waiting=8, lanes=2, cpu_threads=2)
         for value in range(20):
             engine.submit("image", value).result(5)
         engine.close()
@@ -234,7 +234,7 @@ class TestLanes:
 
     def test_both_run_at_once(self, encoder):
         """While the first lane runs, the second serves what comes."""
-        engine = Engine(lambda: encoder, max_batch_size=4, max_waiting=8, lanes=2, cpu_threads=2)
+        engine = Engine(lambda: encoder, max_forward_items=4, max_waiting=8, lanes=2, cpu_threads=2)
         encoder.gate.clear()
         first = engine.submit("image", 1)
         while engine.depth():
