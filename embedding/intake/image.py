@@ -76,19 +76,14 @@ def decode_image(data: bytes, *, preprocess: Preprocess, limits: ImageLimits) ->
         raise ImageTooLarge(f"image has {len(data)} bytes; the limit is {limits.max_bytes}")
     header = read_header(data)
     _check(header, limits)
+    is_common = header.format == "JPEG" and suits(header.width, header.height, preprocess)
     try:
-        square = _by_turbo(header, preprocess)
-        return _by_pillow(header, preprocess) if square is None else square
+        pixels = decode_rgb(header) if is_common else None
+        if pixels is None:
+            return _by_pillow(header, preprocess)
     except FOREIGN_ERRORS as exc:
         raise DecodeError(DAMAGED) from exc
-
-
-def _by_turbo(header: Header, preprocess: Preprocess) -> npt.NDArray[np.uint8] | None:
-    """Return the square of a sound JPEG of common kind and shape, else None."""
-    if header.format != "JPEG" or not suits(header.width, header.height, preprocess):
-        return None
-    pixels = decode_rgb(header)
-    return None if pixels is None else fit_pixels(pixels, preprocess, orientation=header.orientation)
+    return fit_pixels(pixels, preprocess, orientation=header.orientation)
 
 
 def _by_pillow(header: Header, preprocess: Preprocess) -> npt.NDArray[np.uint8]:

@@ -24,12 +24,16 @@ _ROWS = 50
 
 def packable(towers: nn.Module, *, device: str, dtype: torch.dtype) -> frozenset[str]:
     """Return the names of the parameters of *towers* that gain by being packed on *device*."""
-    if device != "cpu" or dtype is not torch.bfloat16 or not torch.backends.mkldnn.is_available():
+    if device != "cpu" or dtype is not torch.bfloat16 or not _packs():
         return frozenset()
     names = {Linear: "weight", PatchEmbedding: "weight", Attention: "in_proj_weight"}
     return frozenset(
         f"{path}.{names[type(module)]}" for path, module in towers.named_modules() if type(module) in names
     )
+
+
+def _packs() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
 
 
 def packed(weight: Tensor) -> Tensor:

@@ -35,7 +35,9 @@ def place(towers: CLIP, checkpoint: Checkpoint, *, device: str, dtype: torch.dty
     to_pack = packable(towers, device=device, dtype=dtype)
 
     def placed(names: list[str]) -> dict[str, Tensor]:
-        tensors = {name: tensor.to(device, dtype) for name, tensor in checkpoint.read(names).items()}
+        tensors = {
+            name: tensor.to(device, dtype, copy=True) for name, tensor in checkpoint.read(names).items()
+        }
         return {name: packed(tensor) if name in to_pack else tensor for name, tensor in tensors.items()}
 
     threads = min(MAX_THREADS, os.cpu_count() or 1) if device == "cpu" else 1

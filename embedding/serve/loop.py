@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from aiohttp import ClientError, ClientResponseError
+from aiohttp import ClientConnectionError, ClientError, ClientResponseError
 from aiohttp_retry import FibonacciRetry, RetryClient
 from runpod.http_client import AsyncClientSession
 from runpod.serverless.modules import rp_http, rp_job, rp_scale
@@ -35,6 +36,9 @@ LONGEST_PAUSE_S: Final = 5.0  # and at once after TOO_MANY_REQUESTS, as in the S
 HELD_POLL_S: Final = 0.05  # an empty answer that comes sooner was not held, and would be asked for in a loop
 NO_JOB: Final = frozenset({204, 400})  # 400 is what FlashBoot answers
 TOO_MANY_REQUESTS: Final = 429
+POLL_FAULTS: Final = (ClientError, OSError, ValueError, RuntimeError, AssertionError)
+MAX_INT_DIGITS: Final = 4300  # sys.int_info.default_max_str_digits
+RETRIES: Final = FibonacciRetry(attempts=3, exceptions={ClientConnectionError})
 RESULT_HEADERS: Final = {
     "charset": "utf-8",
     "Content-Type": "application/x-www-form-urlencoded",
@@ -58,6 +62,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
         super().__init__(config)
         self.current_concurrency = self.concurrency_modifier(1)
         self._running: dict[asyncio.Task[None], str] = {}  # a job that is delivered twice has two tasks
+        self._take_at_most = self.current_concurrency
         self._changed = asyncio.Event()  # a job has ended, or the worker is to stop
 
     async def run(self) -> None:
@@ -89,8 +94,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
     def _stop(self, number: signal.Signals) -> None:
         console.info(f"{number.name}: taking no more jobs, finishing {len(self._running)}.")
         if number == signal.SIGINT:
-            asyncio.get_running_loop().remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
+            asyncio.get_running_loop().add_signal_handler(number, os._exit, 128 + number)
         self.kill_worker()
 
     async def _take_jobs(self, session: ClientSession) -> None:
@@ -103,18 +107,21 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
                 continue
             asked_s = time.monotonic()
             try:
-                jobs = await self._poll(session, room)
-            except (ClientError, OSError, ValueError) as fault:
+                jobs = await self._poll(session, min(room, self._take_at_most))
+            except POLL_FAULTS as fault:
                 if isinstance(fault, ClientResponseError) and fault.status == TOO_MANY_REQUESTS:
                     pause_s = LONGEST_PAUSE_S
-                console.error(f"Asking for jobs failed ({fault}); asking again in {pause_s:g} s.")
+                self._take_at_most = (
+                    1  # a job that cannot be read takes no others with it when it comes again
+                )
+                console.error(f"Asking for jobs failed ({fault!r}); asking again in {pause_s:g} s.")
                 await self._pause(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue
             pause_s = FIRST_PAUSE_S
-            for job in jobs:
-                self._start(session, job)
-            if not jobs and time.monotonic() - asked_s < HELD_POLL_S:
+            self._take_at_most = min(2 * self._take_at_most, self.current_concurrency)
+            started = [self._start(session, job) for job in jobs]
+            if not any(started) and time.monotonic() - asked_s < HELD_POLL_S:
                 await self._pause(HELD_POLL_S)
 
     async def _pause(self, duration_s: float) -> None:
@@ -140,24 +147,27 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
             if response.status in NO_JOB:
                 return []
             response.raise_for_status()
-            body = await response.read()
-        jobs = json.loads(body) if body else []  # orjson would refuse all jobs for a lone surrogate in one
-        return jobs if isinstance(jobs, list) else [jobs]
+            async with asyncio.timeout(self.jobs_fetcher_timeout):
+                body = await response.read()
+        return _jobs_of(body)
 
-    def _start(self, session: ClientSession, job: Any) -> None:
+    def _start(self, session: ClientSession, job: Any) -> bool:
         job_id = job.get("id") if isinstance(job, dict) else None
         if not isinstance(job_id, str):
             console.error("The platform sent a job without an id: it cannot be answered.")
-            return
+            return False
         task = asyncio.create_task(self._run_job(session, job, job_id))
         self._running[task] = job_id
         self.job_progress.add(job_id)
         task.add_done_callback(self._ended)
+        return True
 
     async def _run_job(self, session: ClientSession, job: dict[str, Any], job_id: str) -> None:
         _set_batch_id(job.get("batchId"))
         result = await rp_job.run_job(self.config["handler"], job)
         await _post(session, job_id, result)
+        if result.get("stopPod"):
+            self.kill_worker()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         job_id = self._running.pop(task)
@@ -170,10 +180,28 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
             console.error(f"The job's result is lost: {fault!r}", job_id)
 
 
+def _jobs_of(body: bytes) -> list[Any]:
+    """Return the jobs of an answer. Raises ValueError or RecursionError if it cannot be read.
+
+    One job must not cost the others: orjson would refuse them all for a lone surrogate in one, and Python's
+    own reader for a number of more digits than it turns into an int.
+    """
+    jobs = json.loads(body, parse_int=_number) if body else []
+    return jobs if isinstance(jobs, list) else [jobs]
+
+
+def _number(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_INT_DIGITS else float(digits)
+
+
 async def _post(session: ClientSession, job_id: str, result: dict[str, Any]) -> None:
-    """Post *result*, at most three times, as the SDK does; it is lost if the platform takes none of them."""
+    """Post *result*, at most three times; it is lost if the platform takes none of them.
+
+    Beside server errors, which the SDK tries again, these are lost connections: one that was kept open may
+    be closed as it is used.
+    """
     url = f"{rp_http.JOB_DONE_URL.replace('$ID', job_id)}&isStream=false"
-    sender = RetryClient(client_session=session, retry_options=FibonacciRetry(attempts=3))
+    sender = RetryClient(client_session=session, retry_options=RETRIES)
     try:
         async with sender.post(
             url,
@@ -183,5 +211,5 @@ async def _post(session: ClientSession, job_id: str, result: dict[str, Any]) -> 
         ) as answer:
             await answer.read()
     except (ClientError, TimeoutError) as fault:
-        console.error(f"The platform did not take the job's result: {fault}", job_id)
+        console.error(f"The job's result is lost, the platform did not take it: {fault!r}", job_id)
     console.info("Finished.", job_id)

@@ -242,7 +242,7 @@ class TestStop:
             worker.wait_log("SIGINT: taking no more jobs, finishing 1.")
             os.kill(worker.pid, signal.SIGINT)
 
-            assert worker.wait(3) == -signal.SIGINT
+            assert worker.wait(3) == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize(("version", "is_ours"), [(SDK_VERSION, True), ("1.12.1", False)])
