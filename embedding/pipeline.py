@@ -13,7 +13,7 @@ import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +25,7 @@ from embedding.intake.image import ImageLimits, decode_base64, decode_image
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     import numpy.typing as npt
@@ -151,11 +151,21 @@ class Pipeline:
                 await places.enter_async_context(self._downloading)
                 data = await downloads.get(item.image_url, lambda: self._start_download(str(item.image_url)))
                 download_ms = _ms_since(started_s)
-            await places.enter_async_context(self._decoding)
-            pixels = await self._in_decode_thread(self._decode, item, data, authorize)
+            with self._coming():
+                await places.enter_async_context(self._decoding)
+                pixels = await self._in_decode_thread(self._decode, item, data, authorize)
             decode_ms = _ms_since(started_s) - download_ms
             await self._room.acquire()
         return pixels, download_ms, decode_ms
+
+    @contextmanager
+    def _coming(self) -> Iterator[None]:
+        """Tell the engine of an item that is about to reach it."""
+        self.engine.coming += 1
+        try:
+            yield
+        finally:
+            self.engine.coming -= 1
 
     def _start_download(self, url: str) -> asyncio.Future[bytes]:
         return asyncio.get_running_loop().run_in_executor(self._download_threads, self._fetcher.fetch, url)

@@ -7,7 +7,8 @@ unusable (CUDA's asserts and faults are sticky) marks the engine broken, and the
 Work whose caller has gone is dropped before it is run. The queue is bounded.
 
 A GPU has one lane. A CPU has two, because the threads of one forward wait for each other at the end of every
-operator: with decoding on the same cores that wasted a fifth of two cores. The first lane loads the model.
+operator: with decoding on the same cores that wasted a fifth of two cores. What comes alone still gets all of
+up to three cores, and nothing is run or decoded beside it. The first lane loads the model.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ Kind = Literal["image", "text"]
 MAX_FORWARD_ITEMS: Final = 64
 CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")  # "QUOTA PERIOD" in microseconds
 FORWARD_STEP: Final = 8
+ALONE_ITEMS: Final = 4  # so many run with all cores, if no more are coming
 MAX_LANE_THREAD_ITEMS: Final = 16  # in one forward for each thread; more are no faster, and need more memory
 MAX_WAITING_ITEMS: Final = 1024  # decoded pictures of 150 KB, so 154 MB at 224 pixels
 
@@ -68,7 +70,7 @@ def _quota_cores() -> int:
 
 
 def lane_threads(lane: int, cpu_threads: int, *, alone: bool) -> int:
-    """Return torch's threads for a forward on *lane* 0 or 1, if *alone* or beside the other lane's.
+    """Return torch's threads for a forward on *lane* 0 or 1: *alone*, or beside the other's and decoding.
 
     The second lane has half of them, the first the rest. Of up to three the first has all while it is alone:
     there the second needs no pool of its own, so the pools together are never larger than the machine.
@@ -137,7 +139,9 @@ class Engine(Generic[E]):
         self._changed = threading.Condition()
         self._closed = False
         self._broken = False
+        self.coming = 0  # items being decoded, which will want the engine and now want the cores
         self._running: set[int] = set()
+        self._has_all_cores = False
         self._threads = [
             threading.Thread(target=self._run, args=(lane,), name=f"device-{lane}", daemon=True)
             for lane in range(lanes)
@@ -197,23 +201,28 @@ class Engine(Generic[E]):
                 self._run_batch(kind, live)
             with self._changed:
                 self._running.discard(lane)
+                self._has_all_cores = False
                 self._changed.notify_all()
 
     def _next(self, lane: int) -> tuple[Kind, list[_Work], int] | None:
         """Wait for work; return a batch and how many threads may run it, `None` at the end.
 
-        The second lane takes none while the first is idle, which is faster for what comes alone.
+        The second lane takes none while the first is idle or has all cores.
         """
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or (self.depth() > 0 and (lane == 0 or 0 in self._running))
-            )
+            self._changed.wait_for(lambda: self._closed or (self.depth() > 0 and self._may_run(lane)))
             if self.depth() == 0:
                 return None
+            alone = not self._running and self.depth() <= ALONE_ITEMS and self.coming == 0
+            threads = lane_threads(lane, self._cpu_threads, alone=alone)
+            self._has_all_cores |= threads > lane_threads(lane, self._cpu_threads, alone=False)
             kind, batch = self._take()
             self._running.add(lane)
             self._changed.notify_all()
-            return kind, batch, lane_threads(lane, self._cpu_threads, alone=len(self._running) == 1)
+            return kind, batch, threads
+
+    def _may_run(self, lane: int) -> bool:
+        return lane == 0 or (0 in self._running and not self._has_all_cores)
 
     def _take(self) -> tuple[Kind, list[_Work]]:
         """Take a batch of the kind whose first item has waited longest, oldest first."""

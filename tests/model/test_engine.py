@@ -232,19 +232,18 @@ class TestLanes:
 
         assert set(names) == {"device-0"}
 
-    def test_both_run_at_once(self, encoder):
-        """While the first lane runs, the second serves what comes."""
+    @pytest.mark.parametrize(("coming", "second_waits"), [(0, True), (1, False)])
+    def test_both_run_at_once(self, encoder, coming, second_waits):
+        """The second lane serves what comes beside the first, unless what came alone has all cores."""
         engine = Engine(lambda: encoder, max_forward_items=4, max_waiting=8, lanes=2, cpu_threads=2)
-        encoder.gate.clear()
-        first = engine.submit("image", 1)
-        while engine.depth():
-            time.sleep(0.001)
+        engine.coming = coming
+        first = hold(encoder, engine)
         second = engine.submit("image", 2)
-        while engine.depth():
-            time.sleep(0.001)
+        time.sleep(0.05)
+        assert engine.depth() == second_waits
         encoder.gate.set()
 
-        assert [first.result(5).vector[0], second.result(5).vector[0]] == [1, 2]
+        assert [first.result(5).vector[0], second.result(5).vector[0]] == [0, 2]
         assert engine.is_healthy()
         engine.close()
         assert not engine.is_healthy()
