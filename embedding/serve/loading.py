@@ -38,7 +38,8 @@ class Loading:
             self._digest = start_digest(weights_file(self._folder.path))
         with phases.phase("import torch"):
             import embedding.model.golden  # noqa: PLC0415, F401
-            from embedding.model.engine import leave_cpu_to_the_engine, start_engine  # noqa: PLC0415
+            from embedding.model.cores import leave_cpu_to_the_engine  # noqa: PLC0415
+            from embedding.model.engine import start_engine  # noqa: PLC0415
         self._device = torch_device(settings.gpu_device)
         self.cpu_threads = leave_cpu_to_the_engine()
         phases.expect(LOAD)

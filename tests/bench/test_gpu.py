@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from types import SimpleNamespace
 
@@ -69,7 +70,7 @@ class TestInputs:
 
     def test_without_open_clip(self, folder, monkeypatch):
         """A model is loaded where open_clip is not installed."""
-        monkeypatch.setattr(gpu_inputs.importlib.util, "find_spec", lambda _: None)
+        monkeypatch.setitem(sys.modules, "open_clip", None)
 
         assert gpu_inputs.load(folder, device="cpu", precision="fp32").identity.dim == 16
 

@@ -66,7 +66,8 @@ def test_every_dependency_has_its_reason():
 def test_every_claim_of_speed_is_measured():
     """Each figure in the README's table of speed is that of the measure it names, in BENCHMARKS.md."""
     measured = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", BENCHMARKS, re.MULTILINE))
-    claimed = re.findall(r"^\| [^|]+ \| ([^|]+) \| `(\w+)` \|$", README, re.MULTILINE)
+    table = README[README.index("| what | figure | measure |") :].split("\n\n")[0]
+    claimed = re.findall(r"\| ([^|]+) \| `(\w+)` \|$", table, re.MULTILINE)
 
     assert claimed
     assert [(value, name) for value, name in claimed if measured.get(name) != value] == []

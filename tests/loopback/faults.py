@@ -16,11 +16,12 @@ from aiohttp import web
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One answer: HTTP status, raw body and content type."""
+    """One answer: HTTP status, raw body and content type; on job-done it may be a broken connection."""
 
     status: int
     body: bytes = b""
     content_type: str = "application/json"
+    drops: bool = False
 
     def response(self) -> web.Response:
         """Return a fresh response; one response object can be sent only once."""
@@ -28,6 +29,7 @@ class Fault:
 
 
 TRUNCATED_JSON = Fault(200, b'[{"id": "cut-off", "inp')
+DROPPED = Fault(500, drops=True)
 WRONG_CONTENT_TYPE = Fault(200, b"<html>gateway</html>", "text/html")
 
 

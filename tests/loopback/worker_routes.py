@@ -69,6 +69,8 @@ class WorkerRoutes:
         worker_id = request.match_info["worker"]
         if fault := self._faults.next("job-done"):
             job.refused.append(Posted(worker_id, time.monotonic(), fault.status, raw))
+            if fault.drops and request.transport:
+                request.transport.abort()
             return fault.response()
         if not self._terms.reads_results:
             self._accept_unread(job, worker_id, raw)

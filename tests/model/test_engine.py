@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 from embedding.errors import InferenceError, Overloaded, StartupError
-from embedding.model.engine import Engine, forward_size, lane_threads, leave_cpu_to_the_engine
+from embedding.model import cores as cores_module
+from embedding.model.cores import forward_size, lane_threads, leave_cpu_to_the_engine
+from embedding.model.engine import Engine
 
 
 class Tracked(np.ndarray):
@@ -275,6 +278,17 @@ class TestLanes:
     def test_limit_below_eight(self, waiting, size):
         """A small limit holds."""
         assert forward_size(waiting, 3) == size
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"), [("max 100000", None), ("150000 100000", 1), ("400000 100000", 4), ("", None)]
+)
+def test_quota_of_a_container(tmp_path, monkeypatch, content, cores):
+    """Whole cores of a container's quota count; without one, the machine's."""
+    monkeypatch.setattr(cores_module, "CPU_QUOTA", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text(content)
+
+    assert cores_module._quota_cores() == (cores or os.cpu_count())
 
 
 def test_fault_while_loading_is_raised_where_the_model_is_asked_for():

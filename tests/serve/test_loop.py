@@ -15,7 +15,7 @@ from runpod.serverless.modules import rp_scale
 
 from embedding.serve import loop, queue
 from embedding.serve.sdk import SDK_VERSION
-from tests.loopback import TRUNCATED_JSON, WRONG_CONTENT_TYPE, LoopbackRunPod
+from tests.loopback import DROPPED, TRUNCATED_JSON, WRONG_CONTENT_TYPE, Fault, LoopbackRunPod
 from tests.serve.conftest import ROOT
 
 
@@ -155,6 +155,34 @@ class TestEventLoop:
 
         assert platform.wait("good").status == "COMPLETED"
         worker.wait_log("without an id")
+
+    def test_result_is_sent_again_over_a_new_connection(self, event):
+        """A result whose connection breaks is sent again."""
+        platform, _ = event
+        platform.fail("job-done", DROPPED)
+        job = platform.submit({})
+
+        assert platform.wait(job).status == "COMPLETED"
+        assert len(platform.record(job).refused) == 1
+
+    def test_job_that_cannot_be_read(self, event):
+        """A job nested too deeply to be read costs a poll, not the worker."""
+        platform, worker = event
+        platform.fail(
+            "job-take", Fault(200, b'[{"id": "deep", "input": %s1%s}]' % (b"[" * 9999, b"]" * 9999))
+        )
+        worker.wait_log("Asking for jobs failed (RecursionError")
+
+        assert platform.run_sync({}).status == "COMPLETED"
+
+    def test_number_of_many_digits(self, event):
+        """A number longer than Python reads as an int costs its job no neighbour."""
+        platform, worker = event
+        body = b'[{"id": "long", "input": {"n": %s}}, {"id": "beside", "input": {}}]' % (b"9" * 5000)
+        platform.fail("job-take", Fault(200, body))
+
+        wait_started(worker, "beside")
+        assert platform.run_sync({}).status == "COMPLETED"
 
     def test_same_job_twice_at_once(self, event):
         """A job delivered again while it runs is answered both times, and keeps its two places until then."""
