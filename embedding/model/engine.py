@@ -8,7 +8,7 @@ Work whose caller has gone is dropped before it is run. The queue is bounded.
 
 A GPU has one lane. A CPU has two, because the threads of one forward wait for each other at the end of every
 operator: with decoding on the same cores that wasted a fifth of two cores. What comes alone still gets all of
-up to three cores, and nothing is run or decoded beside it. The first lane loads the model.
+up to three cores, if nothing is being decoded. The first lane loads the model.
 """
 
 from __future__ import annotations

@@ -111,10 +111,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
             except POLL_FAULTS as fault:
                 if isinstance(fault, ClientResponseError) and fault.status == TOO_MANY_REQUESTS:
                     pause_s = LONGEST_PAUSE_S
-                self._take_at_most = (
-                    1  # a job that cannot be read takes no others with it when it comes again
-                )
-                console.error(f"Asking for jobs failed ({fault!r}); asking again in {pause_s:g} s.")
+                self._take_at_most = 1  # what cannot be read costs no others when it comes again
+                console.error(f"Asking for jobs failed ({_told(fault)}); asking again in {pause_s:g} s.")
                 await self._pause(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue
@@ -177,7 +175,12 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
         if task.cancelled():
             console.info("Job stopped.", job_id)
         elif fault := task.exception():
-            console.error(f"The job's result is lost: {fault!r}", job_id)
+            console.error(f"The job's result is lost: {_told(fault)}", job_id)
+
+
+def _told(fault: BaseException) -> str:
+    """Return *fault* for the log. Not its repr: aiohttp's holds the request's headers, with the API key."""
+    return f"{type(fault).__name__}: {fault}"
 
 
 def _jobs_of(body: bytes) -> list[Any]:
@@ -211,5 +214,5 @@ async def _post(session: ClientSession, job_id: str, result: dict[str, Any]) -> 
         ) as answer:
             await answer.read()
     except (ClientError, TimeoutError) as fault:
-        console.error(f"The job's result is lost, the platform did not take it: {fault!r}", job_id)
+        console.error(f"The job's result is lost, the platform did not take it: {_told(fault)}", job_id)
     console.info("Finished.", job_id)

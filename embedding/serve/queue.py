@@ -1,8 +1,8 @@
 """The queue transport: jobs from RunPod's SDK in, answers that the SDK cannot lose out.
 
 What SDK 1.12.0 does, and what is done about it here: an `error` that is not a string makes a job COMPLETED
-without output, so errors are strings; an exception is sent to the caller with its traceback, so the one
-`except Exception` of the program stands here; a result that is not JSON is dropped silently, so answers
+without output, so errors are strings; an exception is sent to the caller with its traceback, so
+every exception is answered here; a result that is not JSON is dropped silently, so answers
 are plain JSON; a concurrency that changes drains the worker first, so it is constant; and the default
 concurrency of 1 carries one job a second.
 """

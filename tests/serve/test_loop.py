@@ -127,6 +127,16 @@ class TestBothLoops:
         assert platform.record(job).results == ()
         assert platform.run_sync({}).status == "COMPLETED"
 
+    def test_key_is_not_logged(self, either):
+        """However polls and posts fail, the platform's key does not reach the log."""
+        platform, worker = either
+        platform.fail("job-take", 500)
+        platform.fail("job-done", 400)
+        job = platform.submit({})
+        worker.wait_log(f'"requestId": "{job}", "message": "Finished."')
+
+        assert platform.api_key not in worker.log()
+
     @pytest.mark.parametrize("fault", [500, 400, TRUNCATED_JSON, WRONG_CONTENT_TYPE], ids=str)
     def test_poll_that_fails(self, either, fault):
         """A bad answer to a poll costs no worker: the next job is served."""
