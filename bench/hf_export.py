@@ -13,17 +13,17 @@ References: transformers, models/clip/convert_clip_original_pytorch_to_hf.py and
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from embedding.intake.text import END, MERGES, START
-from embedding.model.checkpoint import towers_of
+from embedding.model.checkpoint import Checkpoint
 from embedding.model.config import CLIPConfig, TowerConfig
 from embedding.model.folder import read_config, weights_file
 
@@ -67,7 +67,8 @@ def export(folder: Path, out: Path) -> None:
     if config is None:
         raise ValueError("the model is not a plain CLIP ViT; transformers' CLIPModel cannot hold it")
     preprocessor = _preprocessor_config(described.preprocess)
-    tensors = _renamed(towers_of(load_file(weights_file(folder))))
+    checkpoint = Checkpoint(weights_file(folder))
+    tensors = _renamed(checkpoint.read(checkpoint.shapes))
     out.mkdir(parents=True, exist_ok=True)
     _write_json(out / "preprocessor_config.json", preprocessor)
     _write_tokenizer(out, config.text.context_length)
@@ -157,7 +158,7 @@ def _preprocessor_config(preprocess: Preprocess) -> dict[str, Any]:
 
 
 def _write_tokenizer(out: Path, context_length: int) -> None:
-    merges = _merges()
+    merges, tokens = _tokens()
     special = {"bos_token": _START_TEXT, "eos_token": _END_TEXT, "pad_token": _END_TEXT}
     special["unk_token"] = _END_TEXT
     tokenizer = {
@@ -167,24 +168,25 @@ def _write_tokenizer(out: Path, context_length: int) -> None:
         **special,
     }
     (out / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
-    _write_json(out / "vocab.json", {token: number for number, token in enumerate(_vocabulary(merges))})
+    _write_json(out / "vocab.json", {token: number for number, token in enumerate(tokens)})
     _write_json(out / "tokenizer_config.json", tokenizer)
     _write_json(out / "special_tokens_map.json", special)
 
 
-def _merges() -> list[str]:
-    """Return the merges, `left right` each, lowest first."""
-    return gzip.decompress(MERGES.read_bytes()).decode().split("\n")[1:-1]
+def _tokens() -> tuple[list[str], list[str]]:
+    """Return the merges, `left right` each, lowest first; and every token in the order of its id.
 
-
-def _vocabulary(merges: list[str]) -> list[str]:
-    """Return every token in the order of its id: bytes, bytes that end a word, merges, start and end."""
+    The order: bytes, bytes that end a word, merges, start and end.
+    """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
-    # The file writes a printable byte as its Latin-1 character, and the n-th other byte as chr(256 + n).
+    # A printable byte is written as its Latin-1 character, and the n-th other byte as chr(256 + n).
     characters = [*map(chr, printable), *map(chr, range(256, 512 - len(printable)))]
-    endings = [f"{character}</w>" for character in characters]
-    merged = [merge.replace(" ", "") for merge in merges]
-    return [*characters, *endings, *merged, _START_TEXT, _END_TEXT]
+    tokens = [*characters, *(f"{character}</w>" for character in characters)]
+    merges = []
+    for left, right in np.load(MERGES).tolist():
+        merges.append(f"{tokens[left]} {tokens[right]}")
+        tokens.append(tokens[left] + tokens[right])
+    return merges, [*tokens, _START_TEXT, _END_TEXT]
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

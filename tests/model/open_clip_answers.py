@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -16,11 +13,6 @@ from PIL import Image
 from embedding.model.folder import GOLDEN_NAME
 from embedding.model.golden import write_golden
 from tests.model.references import TEXTS, picture, pictures
-
-
-LINES = (
-    1 + 49408 - 512 - 2
-)  # the first is a comment; then a merge for every token that is neither byte nor mark
 
 
 @torch.inference_mode()
@@ -66,8 +58,8 @@ def tokens(texts):
     return [[token for token in row if token] for row in open_clip.tokenize(texts).tolist()]
 
 
-def vocabulary_lines():
-    """Return the lines that open_clip's tokenizer reads of its vocabulary file."""
-    file = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        return list(islice(lines, LINES))
+def merges():
+    """Return the ids that its tokenizer merges, (48894, 2) uint16, lowest merge first."""
+    tokenizer = open_clip.tokenizer.SimpleTokenizer()
+    pairs = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.get)
+    return np.array([[tokenizer.encoder[part] for part in pair] for pair in pairs], dtype=np.uint16)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import tempfile
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from embedding.intake.text import MERGES
 from tests.model import references
 from tests.model.folders import TINY, shrunk, write_folder
-from tests.model.open_clip_answers import features, golden, levels, normalised, tokens, vocabulary_lines
+from tests.model.open_clip_answers import features, golden, levels, merges, normalised, tokens
 
 
 def main() -> None:
@@ -20,7 +19,7 @@ def main() -> None:
     configs = {name: shrunk(name, layers) for name, layers in references.FAMILY.items()}
     references.CONFIGS.write_text(f"{json.dumps(configs, indent=1)}\n", encoding="utf-8")
     references.TOKENS.write_text(f"{json.dumps(tokens(references.TOKEN_TEXTS))}\n", encoding="utf-8")
-    MERGES.write_bytes(gzip.compress("".join(vocabulary_lines()).encode(), 9, mtime=0))
+    np.save(MERGES, merges())
     pixels = {f"levels {case}": levels(*row) for case, row in enumerate(references.PIXELS)}
     np.savez_compressed(references.PIXEL_LEVELS, normalised=normalised(), **pixels)
     vectors = {}
