@@ -26,28 +26,19 @@ def import_sdk() -> Any:
         import runpod  # noqa: PLC0415
 
         return runpod
-    with _no_clock_measured(), _no_paramiko():
+    with _stand_in("paramiko"), _stand_in("cpuinfo", get_cpu_info=dict):
         import runpod  # noqa: PLC0415
     return runpod
 
 
 @contextmanager
-def _no_clock_measured() -> Iterator[None]:
-    import cpuinfo  # noqa: PLC0415
-
-    measure, cpuinfo.get_cpu_info = cpuinfo.get_cpu_info, dict  # the SDK is ready to find nothing
+def _stand_in(name: str, **content: Any) -> Iterator[None]:
+    """Let what is imported inside find a module *name* that holds no more than *content*."""
+    module = ModuleType(name)
+    vars(module).update(content)
+    sys.modules.setdefault(name, module)
     try:
         yield
     finally:
-        cpuinfo.get_cpu_info = measure
-
-
-@contextmanager
-def _no_paramiko() -> Iterator[None]:
-    empty = ModuleType("paramiko")
-    sys.modules.setdefault("paramiko", empty)
-    try:
-        yield
-    finally:
-        if sys.modules["paramiko"] is empty:
-            del sys.modules["paramiko"]
+        if sys.modules[name] is module:
+            del sys.modules[name]

@@ -27,6 +27,7 @@ from embedding.settings import Settings, export_log_level, unknown_variables
 
 if TYPE_CHECKING:
     from embedding.actions import Actions
+    from embedding.intake.fetch import Fetcher
     from embedding.model.embedder import EmbeddingModel
     from embedding.model.engine import Engine
     from embedding.pipeline import Pipeline
@@ -100,8 +101,9 @@ def _start() -> Worker:
     loading = Loading(settings, phases)
     with phases.phase("other imports meanwhile"):
         _import_the_rest(settings, chosen)
+        fetcher = _fetcher(settings)
     model = loading.engine.loaded.result()
-    actions = _actions(settings, model, _pipeline(settings, loading.engine), verifier)
+    actions = _actions(settings, model, _pipeline(settings, loading.engine, fetcher), verifier)
     signatures = "required" if verifier else "not required"
     threads = loading.cpu_threads
     told = diagnostics.report(chosen, model, cpu_threads=threads, signatures=signatures, phases=phases)
@@ -136,26 +138,28 @@ def _refuse_demo(settings: Settings, chosen: Mode) -> None:
 
 def _import_the_rest(settings: Settings, chosen: Mode) -> None:
     """Import what the first job needs beside torch."""
-    import embedding.actions  # noqa: PLC0415
-    import embedding.intake.fetch  # noqa: PLC0415, F401
+    import embedding.actions  # noqa: PLC0415, F401
 
     if chosen is not Mode.SMOKE_TEST:
         export_log_level(settings.log_level)
         import_sdk()
 
 
-def _pipeline(settings: Settings, engine: Engine[EmbeddingModel]) -> Pipeline:
+def _fetcher(settings: Settings) -> Fetcher:
     from embedding.intake.fetch import Fetcher, FetchLimits  # noqa: PLC0415
+
+    limits = FetchLimits(
+        max_bytes=settings.max_image_bytes,
+        timeout_s=settings.download_timeout_s,
+        allow_http=settings.allow_http,
+        allowed_domains=settings.allowed_domains,
+    )
+    return Fetcher(limits)
+
+
+def _pipeline(settings: Settings, engine: Engine[EmbeddingModel], fetcher: Fetcher) -> Pipeline:
     from embedding.pipeline import Pipeline, PipelineLimits  # noqa: PLC0415
 
-    fetcher = Fetcher(
-        FetchLimits(
-            max_bytes=settings.max_image_bytes,
-            timeout_s=settings.download_timeout_s,
-            allow_http=settings.allow_http,
-            allowed_domains=settings.allowed_domains,
-        )
-    )
     limits = PipelineLimits(
         max_image_bytes=settings.max_image_bytes,
         download_concurrency=settings.download_concurrency,
