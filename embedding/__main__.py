@@ -7,6 +7,7 @@ can mend ends in one line on stderr and exit status 1.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_prepare(commands)
     _add_golden(commands)
+    _add_sign(commands)
     return parser
 
 
@@ -81,6 +83,49 @@ def _golden(options: argparse.Namespace) -> None:
 
     write_golden(options.folder)
     print(f"golden vectors written into {options.folder}")
+
+
+def _add_sign(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "sign",
+        help="sign a job with the secret in EMBEDDING_HMAC_SECRET",
+        description="Print the job with a signature (v3) that covers all of its input, for one delivery. "
+        "The secret is read from EMBEDDING_HMAC_SECRET: the bare one, or kid:secret.",
+    )
+    command.add_argument("job", metavar="FILE", help='a file that holds {"input": {...}}; - reads stdin')
+    command.add_argument(
+        "--lifetime-s",
+        type=int,
+        default=3600,
+        metavar="SECONDS",
+        help="how long it is good for, the wait in the queue included: 1 to 3600 (3600)",
+    )
+    command.set_defaults(run=_sign)
+
+
+def _sign(options: argparse.Namespace) -> None:
+    from embedding.contract.jobs import read_job, signed_job  # noqa: PLC0415
+    from embedding.contract.keys import Keyring  # noqa: PLC0415
+    from embedding.settings import Settings  # noqa: PLC0415
+
+    secret = Settings.from_env().hmac_secret
+    if secret is None:
+        raise StartupError("EMBEDDING_HMAC_SECRET is not set: give the worker's secret, or your kid:secret")
+    try:
+        key = Keyring.parse(secret.get_secret_value()).newest
+    except ValueError as fault:
+        raise StartupError(str(fault)) from None
+    source = "stdin" if options.job == "-" else options.job
+    job = read_job(_text_of(options.job), source=source)
+    print(json.dumps(signed_job(job, key, lifetime_s=options.lifetime_s, source=source), indent=2))
+
+
+def _text_of(name: str) -> str:
+    try:
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return content.decode()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise StartupError(f"{name} cannot be read: {fault}") from None
 
 
 if __name__ == "__main__":

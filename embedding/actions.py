@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from embedding.contract.canonical import Signable
     from embedding.contract.signatures import Verifier
     from embedding.pipeline import Authorize, Pipeline
+    from embedding.self_test import SelfTest
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,14 @@ class Actions:
         limits: JobLimits,
         *,
         verifier: Verifier | None,
+        self_test: SelfTest,
         about: dict[str, Any],
     ) -> None:
         """Keep what the actions need.
 
         *verifier* None accepts every job unsigned; *about* is what `health` tells beside counters.
         """
+        self._self_test = self_test
         self._pipeline = pipeline
         self._served = served
         self._limits = limits
@@ -92,24 +95,26 @@ class Actions:
         authorize = await self._authorizer(request, job_input, job_id)
         self._check_model(request.model)
         if isinstance(request, HealthRequest):
-            return self._health(request)
+            return await self._health(request)
         return await self._embed(request, authorize)
 
-    def _health(self, request: HealthRequest) -> dict[str, Any]:
-        """Return how the worker is."""
-        engine = self._pipeline.engine
+    async def _health(self, request: HealthRequest) -> dict[str, Any]:
+        """Return how the worker is, after a real forward where *request* asks for one."""
+        checked = {"check": await self._self_test.run()} if request.check else {}
+        passed = all(check["passed"] for check in checked.values())
         return {
             "request_id": request.request_id,
-            "status": "ok" if engine.is_healthy() else "failed",
+            "status": "ok" if passed and self.is_healthy() else "failed",
+            **checked,
             **asdict(self._served),
             **self._about,
             "uptime_s": round(time.monotonic() - self._started_s, 3),
-            "counters": {**self._counters, "waiting_items": engine.depth()},
+            "counters": {**self._counters, "waiting_items": self._pipeline.engine.depth()},
         }
 
     def is_healthy(self) -> bool:
-        """Return whether the device still works."""
-        return self._pipeline.engine.is_healthy()
+        """Return whether the device still works, as far as is known."""
+        return self._pipeline.engine.is_healthy() and not self._self_test.gave_wrong_vectors
 
     async def _embed(self, request: EmbedRequest, authorize: Authorize) -> dict[str, Any]:
         """Return one embedding or a list of results, as *request* asks."""

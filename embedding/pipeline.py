@@ -168,7 +168,9 @@ class Pipeline:
             self.engine.coming -= 1
 
     def _start_download(self, url: str) -> asyncio.Future[bytes]:
-        return asyncio.get_running_loop().run_in_executor(self._download_threads, self._fetcher.fetch, url)
+        return asyncio.get_running_loop().run_in_executor(
+            self._download_threads, _carried, self._fetcher.fetch, url
+        )
 
     def _decode(self, item: Item, data: bytes | None, authorize: Authorize) -> npt.NDArray[np.uint8]:
         if data is None:
@@ -180,10 +182,20 @@ class Pipeline:
         return self._model.tokenizer.tokenize(text, truncate=item.truncate)
 
     async def _in_decode_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._decode_threads, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._decode_threads, _carried, function, *args
+        )
 
     async def _forward(self, kind: Kind, value: Any) -> Features:
         return await asyncio.wrap_future(self.engine.submit(kind, value))
+
+
+def _carried(function: Callable[..., Any], *args: Any) -> Any:
+    """Call *function*; a StopIteration becomes a RuntimeError, since no future can carry it to its waiter."""
+    try:
+        return function(*args)
+    except StopIteration as exc:
+        raise RuntimeError from exc
 
 
 def _ms_since(started_s: float) -> float:

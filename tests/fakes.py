@@ -16,6 +16,7 @@ from embedding.intake.image import Preprocess
 from embedding.intake.text import Tokens
 from embedding.model.engine import Engine
 from embedding.pipeline import Pipeline, PipelineLimits
+from embedding.self_test import SelfTest
 
 
 DIM = 8
@@ -86,14 +87,22 @@ def png_base64(colour=(255, 0, 0)):
     return base64.b64encode(png(colour)).decode()
 
 
-def fake_actions(*, model=None, downloads=None, verifier=None, **limits):
-    """Return actions over a fake model; *limits* replace those of JobLimits."""
+def fake_actions(*, model=None, downloads=None, verifier=None, expected=None, **limits):
+    """Return actions over a fake model; *limits* are JobLimits', *expected* the self-test's."""
     fake = model or FakeModel()
     pipeline = Pipeline(
         Engine(lambda: fake),
         downloads or FakeDownloads(),
         PipelineLimits(max_image_bytes=1_000_000, download_concurrency=4, decode_threads=2),
     )
+    self_test = SelfTest(pipeline.engine, expected, bound=0.99999, timeout_s=1.0)
     served = Served("served", "Fake", "none", "cpu", "0123456789abcdef", DIM)
     bounds = {"max_batch_size": 8, "max_response_bytes": 1_000_000, "job_timeout_s": 20.0} | limits
-    return Actions(pipeline, served, JobLimits(**bounds), verifier=verifier, about={"precision": "fp32"})
+    return Actions(
+        pipeline,
+        served,
+        JobLimits(**bounds),
+        verifier=verifier,
+        self_test=self_test,
+        about={"precision": "fp32"},
+    )

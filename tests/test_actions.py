@@ -238,6 +238,36 @@ FIELDS = st.sampled_from(
 )
 
 
+class TestForeseenByNobody:
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            KeyError("secret of /root/worker"),
+            MemoryError(),
+            RecursionError(),
+            BufferError(),
+            AssertionError(),
+            StopIteration(),
+            StopAsyncIteration(),
+            TimeoutError(),
+        ],
+        ids=lambda fault: type(fault).__name__,
+    )
+    def test_decoder_that_raises_anything(self, monkeypatch, fault):
+        """Its item is INTERNAL_ERROR, without a word of the fault; its neighbours are served."""
+
+        def decode_image(_data, **_options):
+            raise fault
+
+        monkeypatch.setattr("embedding.pipeline.decode_image", decode_image)
+        job = {"items": [{"text": "before"}, {"image_base64": png_base64()}, {"text": "after"}]}
+        answer = run(fake_actions(job_timeout_s=5.0), job)
+        codes = [result.get("error", {}).get("code") for result in answer["results"]]
+
+        assert codes == [None, "INTERNAL_ERROR", None]
+        assert "secret" not in json.dumps(answer)
+
+
 class TestProperties:
     @given(
         job_input=JSON | st.dictionaries(FIELDS, JSON | st.sampled_from(["image", "text", "batch", "health"]))

@@ -22,9 +22,10 @@ MAX_HANDLER_LINES = 40
 
 # Each layer may import itself and those to its right; whatever is not named stands on its own.
 LAYERS = {
-    "serve": {"actions", "pipeline", "intake", "model", "contract", "settings", "errors"},
-    "actions": {"pipeline", "contract", "errors"},
+    "serve": {"actions", "pipeline", "self_test", "intake", "model", "contract", "settings", "errors"},
+    "actions": {"pipeline", "self_test", "contract", "errors"},
     "pipeline": {"intake", "model", "contract", "errors"},
+    "self_test": {"model", "errors"},
     "model": {"intake", "errors"},
     "intake": {"errors"},
     "contract": {"errors"},

@@ -152,9 +152,10 @@ class BatchRequest(_Request):
 
 
 class HealthRequest(_Request):
-    """How the worker is."""
+    """How the worker is; *check* has it embed the golden inputs."""
 
     action: Literal["health"]
+    check: bool = False
 
 
 _NO_TEXT = InvalidInput("text: input should be a valid string")

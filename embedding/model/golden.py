@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedding.model.embedder import EmbeddingModel
+    from embedding.model.embedder import EmbeddingModel, Precision
     from embedding.model.folder import WeightsFolder
 
 log = logging.getLogger(__name__)
@@ -108,14 +108,29 @@ def check_golden(model: EmbeddingModel) -> float:
         expected = np.array(golden["vectors"])
     else:
         raise StartupError(f"{file} belongs to other weights; {_ANEW}")
-    worst = float(_cosines(vectors, expected).min())
-    bound = FP32_BOUND if model.identity.precision == "fp32" else LOW_PRECISION_BOUND
+    worst, bound = worst_cosine(vectors, expected), bound_of(model.identity.precision)
     if not worst >= bound:
         raise TooCoarse(
             f"the vectors differ from open_clip's (cosine {worst:.6f}, at least {bound} is needed in "
             f"{model.identity.precision}); set CLIP_PRECISION=fp32 or prepare the folder again"
         )
     return worst
+
+
+def golden_vectors(model: EmbeddingModel) -> npt.NDArray[np.float64] | None:
+    """Return what `golden.json` says of the golden picture and TEXTS, (1 + T, D); None without that file."""
+    golden = read_golden(model.folder.path / GOLDEN_NAME, dim=model.identity.dim)
+    return None if golden is None else np.array(golden["vectors"])
+
+
+def bound_of(precision: Precision) -> float:
+    """Return the least cosine to a golden vector that *precision* allows."""
+    return FP32_BOUND if precision == "fp32" else LOW_PRECISION_BOUND
+
+
+def worst_cosine(vectors: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Return the least cosine of a row of *vectors* (N, D) with that row of *expected*."""
+    return float(_cosines(vectors, expected).min())
 
 
 def write_golden(path: Path) -> None:

@@ -7,10 +7,10 @@ that last case becomes the smoke test here, so a container started with nothing 
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from embedding.contract.jobs import read_job
 from embedding.errors import StartupError
 
 
@@ -57,12 +57,7 @@ def check_test_input(arguments: Sequence[str], folder: Path) -> None:
     Raises StartupError if --test_input, or test_input.json in *folder*, is not `{"input": {...}}`.
     """
     source, text = _test_input(arguments, folder)
-    try:
-        job = json.loads(text)
-    except ValueError as fault:
-        raise StartupError(f"{source} is not JSON: {fault}") from None
-    if not isinstance(job, dict) or not isinstance(job.get("input"), dict):
-        raise StartupError(f'{source} is not a job: it must be {{"input": {{...}}}}')
+    read_job(text, source=source)
 
 
 def _test_input(arguments: Sequence[str], folder: Path) -> tuple[str, str]:

@@ -172,6 +172,8 @@ def _actions(
 ) -> Actions:
     from embedding.actions import Actions, JobLimits  # noqa: PLC0415  imports numpy and Pillow
     from embedding.contract.responses import Served  # noqa: PLC0415
+    from embedding.model.golden import bound_of, golden_vectors  # noqa: PLC0415
+    from embedding.self_test import SelfTest  # noqa: PLC0415
 
     identity = model.identity
     served = Served(
@@ -188,4 +190,5 @@ def _actions(
         "identity": diagnostics.identity(settings),
     }
     limits = JobLimits(settings.max_batch_size, settings.max_response_bytes, settings.job_timeout_s)
-    return Actions(pipeline, served, limits, verifier=verifier, about=about)
+    self_test = SelfTest(pipeline.engine, golden_vectors(model), bound=bound_of(identity.precision))
+    return Actions(pipeline, served, limits, verifier=verifier, self_test=self_test, about=about)
