@@ -25,10 +25,11 @@ install: $(VENV)/worker ## set up .venv with what the worker needs
 run: $(VENV)/worker ## serve RunPod's local API on port 8000 with the demo model, unsigned
 	RUNPOD_SERVERLESS=1 ALLOW_DEMO_MODEL=1 ALLOW_INSECURE_AUTH=1 $(BIN)/python handler.py --rp_serve_api
 
-check: $(VENV)/dev ## lint and type-check
+check: $(VENV)/dev ## lint, type-check, and audit the dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m scripts.audit
 
 format: $(VENV)/dev ## format the code
 	$(BIN)/ruff format .
