@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,14 @@ class TestModules:
         reads = "os.environ" in path.read_text(encoding="utf-8")
 
         assert not reads or path == PACKAGE / "settings.py"
+
+
+def test_only_signatures_ask_for_the_date():
+    """A clock that is set, back or forth, ends no download and no job: all else counts monotonic time."""
+    asks = re.compile(r"\btime\.time\b|\bdatetime\b|\blocaltime\b|\bgmtime\b")
+    reads = {path for path in PACKAGE.rglob("*.py") if asks.search(path.read_text(encoding="utf-8"))}
+
+    assert reads == {PACKAGE / "contract" / "signatures.py"}
 
 
 def test_handler_is_short():

@@ -1,0 +1,29 @@
+"""What may not be in the image: secrets, and files that the worker does not need."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+SECRET_NAMES = re.compile(r"SECRET|TOKEN|KEY|PASSW|CREDENTIAL|HMAC|AUTH", re.IGNORECASE)
+
+
+def test_no_secret_is_built_in():
+    """No build argument and no variable of the image could carry one: layers keep both for ever."""
+    names = re.findall(r"(?:^(?:ARG|ENV)|\\\n) +(\w+)=?", DOCKERFILE, re.MULTILINE)
+
+    assert {"BASE", "GIT_COMMIT", "RUNPOD_SERVERLESS", "CLIP_PRETRAINED"} <= set(names)
+    assert [name for name in names if SECRET_NAMES.search(name)] == []
+
+
+def test_only_the_worker_is_copied():
+    """The build sees the worker and its pins: no history, no tests, no folder of settings."""
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in ignored if line and not line.startswith("#")]
+
+    assert rules[0] == "*"
+    allowed = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert allowed == {"requirements.txt", "constraints.txt", "handler.py", "embedding"}
