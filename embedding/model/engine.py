@@ -3,7 +3,8 @@
 No thread waits while anything waits for it: an idle engine runs a single image at once, a busy one finds a
 full batch when it comes back. A forward that fails is split until the culprit is alone, so its neighbours get
 their vectors; running out of device memory ends the same way, in halves. An error that leaves the device
-unusable (CUDA's asserts and faults are sticky) marks the engine broken, and the worker asks to be replaced.
+unusable (CUDA's asserts and faults are sticky) marks the engine broken, a forward that never returns shows as
+unhealthy, and either way the worker asks to be replaced.
 Work whose caller has gone is dropped before it is run. The queue is bounded.
 
 A GPU has one lane. A CPU has two, because the threads of one forward wait for each other at the end of every
@@ -14,6 +15,7 @@ up to three cores, if nothing is being decoded. The first lane loads the model.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -42,6 +44,7 @@ Kind = Literal["image", "text"]
 MAX_FORWARD_ITEMS: Final = 64
 ALONE_ITEMS: Final = 4  # so many run with all cores, if no more are coming
 MAX_LANE_THREAD_ITEMS: Final = 16  # in one forward for each thread; more are no faster, and need more memory
+MAX_FORWARD_S: Final = 120.0  # sixteen pictures on ViT-bigG/14 and two cores take less
 MAX_WAITING_ITEMS: Final = 1024  # decoded pictures of 150 KB, so 154 MB at 224 pixels
 
 
@@ -86,12 +89,14 @@ class Engine(Generic[E]):
         *,
         max_forward_items: int = MAX_FORWARD_ITEMS,
         max_waiting: int = MAX_WAITING_ITEMS,
+        max_forward_s: float = MAX_FORWARD_S,
         cpu_threads: int = 1,
         lanes: int = 1,
     ) -> None:
         """Start the lanes, 1 or 2; the first runs *load*.
 
         *max_forward_items* items run in one forward at most; *max_waiting* wait at most, one more is refused.
+        A forward that has not returned after *max_forward_s* counts as a device that hangs.
         *cpu_threads* are torch's in all lanes together; see `leave_cpu_to_the_engine`.
         """
         self.loaded: Future[E] = Future()
@@ -99,12 +104,13 @@ class Engine(Generic[E]):
         self._load = load
         self._cpu_threads = cpu_threads
         self._max_forward_items = max_forward_items
+        self._max_forward_s = max_forward_s
         self._waiting: dict[Kind, deque[_Work]] = {"image": deque(), "text": deque()}
         self._changed = threading.Condition()
         self._closed = False
         self._broken = False
         self.coming = 0  # items being decoded, which will want the engine and now want the cores
-        self._running: set[int] = set()
+        self._running: dict[int, float] = {}  # lanes, and when their forwards began
         self._has_all_cores = False
         self._threads = [
             threading.Thread(target=self._run, args=(lane,), name=f"device-{lane}", daemon=True)
@@ -134,8 +140,10 @@ class Engine(Generic[E]):
         return sum(map(len, self._waiting.values()))
 
     def is_healthy(self) -> bool:
-        """Return whether every lane runs and the device has not failed for good."""
-        return not self._broken and all(thread.is_alive() for thread in self._threads)
+        """Return whether every lane runs, and the device has neither failed for good nor hangs."""
+        began_s = min(self._running.copy().values(), default=math.inf)
+        hangs = time.monotonic() - began_s > self._max_forward_s
+        return not (self._broken or hangs) and all(thread.is_alive() for thread in self._threads)
 
     def close(self) -> None:
         """Run what waits, then stop the lanes. Blocks until they have."""
@@ -164,7 +172,7 @@ class Engine(Generic[E]):
             if live:
                 self._run_batch(kind, live)
             with self._changed:
-                self._running.discard(lane)
+                del self._running[lane]
                 self._has_all_cores = False
                 self._changed.notify_all()
 
@@ -181,7 +189,7 @@ class Engine(Generic[E]):
             threads = lane_threads(lane, self._cpu_threads, alone=alone)
             self._has_all_cores |= threads > lane_threads(lane, self._cpu_threads, alone=False)
             kind, batch = self._take()
-            self._running.add(lane)
+            self._running[lane] = time.monotonic()
             self._changed.notify_all()
             return kind, batch, threads
 

@@ -175,6 +175,21 @@ class TestFailure:
 
         assert not engine.is_healthy()
 
+    def test_forward_that_does_not_return_shows(self, encoder):
+        """A device that hangs is unhealthy for as long as it does; one that is only slow is not."""
+        engine = Engine(lambda: encoder, max_forward_s=0.2)
+        assert engine.is_healthy()
+        held = hold(encoder, engine)
+        assert engine.is_healthy()
+        time.sleep(0.25)
+
+        assert not engine.is_healthy()
+        encoder.gate.set()
+        held.result(5)
+        engine.submit("image", 1).result(5)
+        assert engine.is_healthy()
+        engine.close()
+
     def test_vector_that_is_not_finite_is_an_error(self, engine):
         """NaN never leaves the engine."""
         with pytest.raises(InferenceError, match="no finite vector"):
