@@ -1,6 +1,7 @@
 """One batch job of 16 URLs: how much of it is waiting for one thing after the other.
 
-The server is in this process, answers 50 ms after it has been asked, and speaks HTTP or TLS.
+The server is in this process, answers 50 ms after it has been asked, speaks HTTP or TLS, and keeps
+connections open, as image hosts do.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import ssl
 import tempfile
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -87,12 +88,15 @@ def _server(pictures: Sequence[bytes], tls: ssl.SSLContext | None) -> Iterator[i
     """Serve *pictures* as /0.jpg, /1.jpg and so on until the block ends; yield the port."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        picture = pictures[int(request.split(b" ", 2)[1].strip(b"/").removesuffix(b".jpg"))]
-        await asyncio.sleep(ANSWER_S)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(picture), picture))
-        await writer.drain()
-        writer.close()
+        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                request = await reader.readuntil(b"\r\n\r\n")
+                picture = pictures[int(request.split(b" ", 2)[1].strip(b"/").removesuffix(b".jpg"))]
+                await asyncio.sleep(ANSWER_S)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(picture), picture))
+                await writer.drain()
+                if b"Connection: close" in request:
+                    return
 
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls, backlog=128))

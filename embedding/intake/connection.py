@@ -1,121 +1,101 @@
-"""One connection to a checked address, which never outlives its deadline.
+"""One connection to a checked address, which never outlives the deadline of what is asked on it.
 
 The socket goes to the address, while Host header, TLS server name and the certificate's name stay those of
-the URL: a second lookup, which could answer differently, never happens (DNS rebinding). Every single read
-is given what is left of the deadline, the header's reads too: the timeout of `http.client` is per read, so
-that a server sending one byte every four seconds would hold a thread for ever.
+the URL: a second lookup, which could answer differently, never happens (DNS rebinding).
+
+`http.client` rather than `requests`: that has no deadline for a whole download, only a timeout per read, and
+can dial a chosen address only by way of its adapters' internals.
 """
 
 from __future__ import annotations
 
-import io
+import select
 import socket
-import time
-from dataclasses import dataclass
-from functools import partial
-from http.client import HTTPConnection, HTTPResponse
-from typing import TYPE_CHECKING, Any
+import ssl
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any, Final
+
+from embedding.intake.answer import Answer
 
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Sequence
 
-    from typing_extensions import Buffer
-
+    from embedding.intake.deadline import Deadline
     from embedding.intake.limits import FetchLimits
-    from embedding.intake.urls import Target
+    from embedding.intake.urls import Place
 
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """A moment on the monotonic clock, passed down through everything that waits."""
-
-    at_s: float
-
-    @classmethod
-    def after(cls, timeout_s: float) -> Deadline:
-        """Return the deadline *timeout_s* from now."""
-        return cls(time.monotonic() + timeout_s)
-
-    def remaining_s(self) -> float:
-        """Return the seconds left, negative once it has passed."""
-        return self.at_s - time.monotonic()
-
-    def clip_s(self, timeout_s: float) -> float:
-        """Return the shorter of *timeout_s* and what is left; raises TimeoutError if nothing is."""
-        remaining_s = self.remaining_s()
-        if remaining_s <= 0:
-            raise TimeoutError
-        return min(timeout_s, remaining_s)
+_HEADERS: Final = {
+    "Accept": "image/jpeg, image/png, image/webp, image/gif, */*;q=0.1",
+    "Accept-Encoding": "identity",  # a compressed body could grow past the limit once it is here
+    "User-Agent": "clip-embedding-worker",
+}
 
 
 class PinnedConnection(HTTPConnection):
-    """HTTP or HTTPS to one of *addresses*, whatever the host's name resolves to by now."""
+    """HTTP or HTTPS to one address of *place*, whatever its host's name resolves to by now."""
 
-    def __init__(
-        self,
-        target: Target,
-        addresses: Sequence[str],
-        *,
-        tls: ssl.SSLContext,
-        limits: FetchLimits,
-        deadline: Deadline,
-    ) -> None:
-        super().__init__(target.host, target.port)
-        self.default_port = {"https": 443, "http": 80}[target.scheme]  # left out of the Host header
-        self.response_class = partial(_DeadlineResponse, deadline=deadline, limits=limits)  # type: ignore[assignment]
-        self._tls = tls if target.scheme == "https" else None
-        self._addresses = addresses
+    auto_open = 0  # one that is lost is lost: `http.client` would dial again
+
+    def __init__(self, place: Place, *, tls: ssl.SSLContext, limits: FetchLimits) -> None:
+        super().__init__(place.host, place.port)
+        self.default_port = {"https": 443, "http": 80}[place.scheme]  # left out of the Host header
+        self.place = place
+        self.address = ""
+        self.answer: Answer | None = None
+        self._tls = tls if place.scheme == "https" else None
         self._limits = limits
-        self._deadline = deadline
+        self._deadline: Deadline
 
-    def connect(self) -> None:
-        """Connect to the first address that answers; raises OSError if none does."""
-        dialled = self._dial()
+    def open(self, addresses: Sequence[str], deadline: Deadline) -> None:
+        """Connect to the first of *addresses* that answers; raises OSError if none does."""
+        dialled = self._dial(addresses, deadline)
         try:
-            dialled.settimeout(self._deadline.clip_s(self._limits.connect_timeout_s))
+            dialled.settimeout(deadline.clip_s(self._limits.connect_timeout_s))
             self.sock = self._tls.wrap_socket(dialled, server_hostname=self.host) if self._tls else dialled
         except OSError:
             dialled.close()
             raise
 
-    def _dial(self) -> socket.socket:
+    def get(self, path: str, deadline: Deadline) -> Answer:
+        """Ask for *path* and return the answer, its body unread.
+
+        Raises OSError or HTTPException; `answer` is None, or has not begun, if the server said nothing.
+        """
+        self._deadline = deadline
+        self.answer = None
+        self.sock.settimeout(deadline.clip_s(self._limits.read_timeout_s))
+        self.request("GET", path, headers=_HEADERS)
+        self.getresponse()
+        assert self.answer is not None
+        return self.answer
+
+    def response_class(self, sock: socket.socket, **options: Any) -> Answer:  # type: ignore[override]
+        """Make the answer that `http.client` then reads; remembered even if that fails."""
+        self.answer = Answer(sock, deadline=self._deadline, limits=self._limits, **options)
+        return self.answer
+
+    def is_clean(self) -> bool:
+        """Return whether it is open, and what comes next on it must be the answer to the next request."""
+        return self.sock is not None and self.answer is not None and self.answer.leaves_clean()
+
+    def is_quiet(self) -> bool:
+        """Return whether nothing has arrived that nobody asked for: neither an end nor a single byte."""
+        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            return False
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return not poll.poll(0)
+
+    def _dial(self, addresses: Sequence[str], deadline: Deadline) -> socket.socket:
         failure: OSError = TimeoutError()
-        for address in self._addresses:
+        for address in addresses:
             try:
-                timeout_s = self._deadline.clip_s(self._limits.connect_timeout_s)
-                return socket.create_connection((address, self.port), timeout_s)
+                timeout_s = deadline.clip_s(self._limits.connect_timeout_s)
+                dialled = socket.create_connection((address, self.port), timeout_s)
             except OSError as exc:
                 failure = exc
+            else:
+                self.address = address
+                return dialled
         raise failure
-
-
-class _DeadlineResponse(HTTPResponse):
-    def __init__(
-        self, sock: socket.socket, *args: Any, deadline: Deadline, limits: FetchLimits, **kwargs: Any
-    ) -> None:
-        super().__init__(sock, *args, **kwargs)
-        reader = _DeadlineReader(self.fp.detach(), sock, deadline, limits.read_timeout_s)
-        self.fp = io.BufferedReader(reader)
-
-
-class _DeadlineReader(io.RawIOBase):
-    def __init__(
-        self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline, read_timeout_s: float
-    ) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._deadline = deadline
-        self._read_timeout_s = read_timeout_s
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer, /) -> int | None:
-        self._sock.settimeout(self._deadline.clip_s(self._read_timeout_s))
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()

@@ -26,12 +26,23 @@ class FetchLimits:
     # Silence between two bytes.
     read_timeout_s: float = 5.0
     dns_timeout_s: float = 2.0
+    # Everything around a body: heads, interim answers, sizes of chunks, trailers. Chrome's limit for a head.
+    max_overhead_bytes: int = 256 * 1024
     max_redirects: int = 3
     max_attempts: int = 3
     # Pauses between attempts: full jitter, doubling up to the cap; Retry-After is honoured up to its limit.
     backoff_base_s: float = 0.2
     backoff_cap_s: float = 2.0
     max_retry_after_s: float = 5.0
+    # Retries of the whole process: botocore's bucket of 500, and Google SRE's tenth, since a retry costs what
+    # ten successes bring.
+    retry_tokens: int = 500
+    retry_cost: int = 10
+    # Connections kept for another request to their place: for each as many as one job opens at once, and no
+    # longer than aiohttp keeps them. Servers close theirs after 5 (Apache, Node) to 75 seconds (nginx).
+    max_idle_connections: int = 64
+    max_idle_per_host: int = 16
+    max_idle_s: float = 15.0
     max_url_length: int = 2048
     allow_http: bool = False
     # Empty: any public host. Otherwise these and the names below them.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import string
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from embedding.errors import UrlRefused
@@ -35,6 +35,14 @@ _MAX_NAME_LENGTH: Final = 253  # RFC 1035
 _ASCII: Final = string.ascii_letters + string.digits + string.punctuation
 
 
+class Place(NamedTuple):
+    """Where a request goes; two requests may share a connection only if these three are equal."""
+
+    scheme: str
+    host: str
+    port: int
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One request, in parts that need no further parsing: *host* in lower case, *path* with its query."""
@@ -43,6 +51,11 @@ class Target:
     host: str
     port: int
     path: str
+
+    @property
+    def place(self) -> Place:
+        """Where the request goes."""
+        return Place(self.scheme, self.host, self.port)
 
     @property
     def url(self) -> str:

@@ -38,11 +38,11 @@ def fetcher(public_trust):
     """Make fetchers that reach the loopback as if it were public, over http, at any port of *servers*."""
     made = []
 
-    def make(*servers, resolver=None, tls=None, **limits):
+    def make(*servers, resolver=None, tls=None, is_allowed=is_here_or_public, **limits):
         ports = frozenset(server.port for server in servers) | {443, 80}
         limits = FetchLimits(**{"allow_http": True, "ports": ports, "backoff_base_s": 0.01, **limits})
         fetcher = Fetcher(
-            limits, resolver=resolver or Resolver(), is_allowed=is_here_or_public, tls=tls or public_trust
+            limits, resolver=resolver or Resolver(), is_allowed=is_allowed, tls=tls or public_trust
         )
         made.append(fetcher)
         return fetcher
@@ -70,10 +70,10 @@ def trust(authority):
 def serve_tls(serve, authority):
     """Start servers with a certificate for a name."""
 
-    def start(name, *answers):
+    def start(name, *answers, **options):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert(name).configure_cert(context)
-        return serve(*answers, tls=context)
+        return serve(*answers, tls=context, **options)
 
     return start
 

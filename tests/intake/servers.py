@@ -49,14 +49,18 @@ class Resolver:
 
 
 class Server:
-    """Answers each connection with the next of *answers*, the last one for ever.
+    """Answers each request with the next of *answers*, the last one for ever.
 
-    An answer is bytes to send, or a function of the connection. `requests` holds what was asked.
+    An answer is bytes to send, or a function of the connection. `requests` holds what was asked, on how many
+    `connections`: one for each, or as few as the client likes where the server *keeps* them open.
     """
 
-    def __init__(self, *answers, tls=None) -> None:
+    def __init__(self, *answers, tls=None, keeps=False) -> None:
         self._answers = list(answers)
         self._tls = tls
+        self._keeps = keeps
+        self._open = []
+        self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.requests = []
@@ -77,8 +81,21 @@ class Server:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.hang_up()
         for thread in self._threads:
             thread.join()
+
+    def hang_up(self):
+        """End every connection."""
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def send_unasked(self, data):
+        """Send *data* to whoever is connected."""
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.sendall(data)
 
     def drip(self, first, *, byte=b"x", pause_s=0.05):
         """Return an answer that begins with *first* and then never ends, a byte at a time."""
@@ -104,6 +121,7 @@ class Server:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
             thread = threading.Thread(target=self._serve, args=(connection,))
             self._threads.append(thread)
             thread.start()
@@ -114,12 +132,16 @@ class Server:
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             with connection:
-                self.requests.append(_read_request(connection))
-                reply = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-                if isinstance(reply, bytes):
-                    connection.sendall(reply)
-                else:
-                    reply(connection)
+                self._open.append(connection)
+                while request := _read_request(connection):
+                    self.requests.append(request)
+                    reply = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+                    if isinstance(reply, bytes):
+                        connection.sendall(reply)
+                    else:
+                        reply(connection)
+                    if not self._keeps:
+                        return
 
 
 def is_here_or_public(address):
@@ -138,6 +160,21 @@ def elapsed_s(function, *args):
 def reset(connection):
     """Break the connection off instead of closing it."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def hang_up(connection):
+    """Close instead of answering."""
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def last(reply):
+    """Return an answer after which the server closes, though it keeps connections otherwise."""
+
+    def send(connection):
+        connection.sendall(reply)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    return send
 
 
 def pause(seconds, then):

@@ -1,71 +1,15 @@
-"""Where a download may lead: addresses, redirects and certificates."""
+"""Where a download may lead: lookups, redirects and certificates. Addresses have a table of their own."""
 
 from __future__ import annotations
 
 import pytest
 
 from embedding.errors import DownloadError, UrlRefused
-from embedding.intake.addresses import is_public
-from embedding.intake.fetch import Fetcher, FetchLimits, system_addresses
-from embedding.intake.urls import REFUSAL
+from embedding.intake.fetch import system_addresses
 from tests.intake.servers import HERE, OK, Resolver, answer, elapsed_s, moved, ok
 
 
-LOOPBACK = ["127.0.0.1", "0x7f.1", "2130706433", "0177.0.0.1", "127.1", "017700000001", "0", "localhost"]
-LITERALS = ["169.254.169.254", "[::ffff:169.254.169.254]", "[::1]", "[64:ff9b::a9fe:a9fe]"]
-PRIVATE = [
-    "10.0.0.1",
-    "169.254.169.254",
-    "192.0.0.192",
-    "fd00:ec2::254",
-    "::1",
-    "2002:a9fe:a9fe::",
-    "fe80::1%2",
-]
-
-
-class TestAddresses:
-    @pytest.mark.parametrize("host", [*LOOPBACK, *LITERALS])
-    def test_every_spelling_of_this_machine_is_refused(self, public_trust, host):
-        """The resolver reads many spellings of 127.0.0.1; the address it finds is what counts."""
-        with pytest.raises(UrlRefused, match="not allowed"):
-            Fetcher(tls=public_trust).fetch(f"https://{host}/")
-
-    @pytest.mark.parametrize("address", PRIVATE)
-    def test_a_name_of_a_private_address_is_refused(self, public_trust, address):
-        """A name that resolves to what is not public is refused, with the message of every refusal."""
-        with pytest.raises(UrlRefused) as refused:
-            Fetcher(resolver=Resolver([address]), tls=public_trust).fetch("https://a.test/")
-
-        assert refused.value.message == REFUSAL
-        assert not refused.value.retryable
-
-    @pytest.mark.parametrize("address", PRIVATE)
-    def test_one_private_answer_refuses_all(self, serve, fetcher, address):
-        """Public and private answers together are refused, and nobody is asked."""
-        server = serve(ok())
-        with pytest.raises(UrlRefused):
-            fetcher(server, resolver=Resolver([HERE, address])).fetch(server.url("a.test"))
-
-        assert server.requests == []
-
-    @pytest.mark.parametrize("host", [*LOOPBACK, *LITERALS])
-    def test_a_redirect_to_a_private_address_is_refused(self, serve, public_trust, host):
-        """A redirect is judged like a URL: by the addresses of its host."""
-        server = serve(moved(f"http://{host}/latest/meta-data/"))
-        limits = FetchLimits(allow_http=True, ports=frozenset({80, server.port}))
-        resolve = {"a.test": [HERE]}
-        fetcher = Fetcher(
-            limits,
-            resolver=lambda host, port: resolve.get(host) or system_addresses(host, port),
-            is_allowed=lambda address: is_public(address) or bool(resolve.pop("a.test", None)),
-            tls=public_trust,
-        )
-        with pytest.raises(UrlRefused):
-            fetcher.fetch(server.url("a.test"))
-
-        assert len(server.requests) == 1
-
+class TestLookups:
     def test_a_name_is_looked_up_once(self, serve, fetcher):
         """A name that answers differently the second time is not asked a second time, whatever happens."""
         server = serve(answer(503), moved("/again"), ok(b"picture"))
@@ -74,13 +18,10 @@ class TestAddresses:
         assert fetcher(server, resolver=resolver).fetch(server.url("a.test")) == b"picture"
         assert resolver.asked == ["a.test"]
 
-    def test_the_next_address_is_tried(self, serve, public_trust):
+    def test_the_next_address_is_tried(self, serve, fetcher):
         """Where one address does not answer, the next one may."""
         server = serve(ok(b"picture"))
-        limits = FetchLimits(allow_http=True, ports=frozenset({server.port}))
-        patient = Fetcher(
-            limits, resolver=Resolver(["::1", HERE]), is_allowed=lambda _address: True, tls=public_trust
-        )
+        patient = fetcher(server, resolver=Resolver(["::1", HERE]), is_allowed=lambda _address: True)
 
         assert patient.fetch(server.url("a.test")) == b"picture"
 
@@ -99,6 +40,13 @@ class TestRedirects:
         assert fetcher(first, second).fetch(first.url("a.test", "/x/a")) == b"picture"
         assert [request.split()[1] for request in first.requests] == ["/x/a", "/x/b"]
         assert f"Host: b.test:{second.port}" in second.requests[0]
+
+    @pytest.mark.parametrize("count", [2, 3])
+    def test_end_where_the_limit_says(self, serve, fetcher, count):
+        """As many redirects as allowed pass."""
+        server = serve(*[moved("/next")] * count, ok(b"picture"))
+
+        assert fetcher(server, max_redirects=3).fetch(server.url("a.test")) == b"picture"
 
     def test_end_after_three(self, serve, fetcher):
         """A fourth redirect is one too many."""

@@ -105,6 +105,7 @@ class TestParseUrl:
         url = "https://example.com/"
         fill = "a" * (STRICT.max_url_length - len(url))
 
+        assert parse_url(url + fill[1:], STRICT).path == f"/{fill[1:]}"
         assert parse_url(url + fill, STRICT).path == f"/{fill}"
         assert is_refused(url + fill + "a")
 
