@@ -8,7 +8,7 @@ ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info 
 TAG    ?= clip-embedding-worker
 
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test run check format bench demo-model constraints image image-test clean
+.PHONY: help install smoke test run check format bench corpus demo-model constraints image image-test clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -37,6 +37,9 @@ format: $(VENV)/dev ## format the code
 
 bench: $(VENV)/dev ## measure speed against other ways, as ratios (15 minutes; ARGS='--quick', '--peer infinity')
 	$(BIN)/python -m bench $(ARGS)
+
+corpus: $(VENV)/dev ## send attacks, and every file below CORPUS, through a worker on one core (10 minutes): make corpus CORPUS=DIR
+	$(BIN)/python -m tests.corpus $(ARGS) $(CORPUS)
 
 demo-model: $(VENV)/worker ## draw, train and evaluate the embedded demo model again (about 15 minutes)
 	$(BIN)/python -m scripts.demo_model

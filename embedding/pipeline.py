@@ -1,9 +1,9 @@
 """An item's way: from a URL, base64 or a text to its features.
 
 Three stages, each bounded, so that memory is: downloads (I/O threads), decoding (a few threads that
-release the interpreter lock), and the engine's queue. An item keeps its place in a stage until the next
-has room, which holds back the stage before it. Places are taken in one order: the job's downloads, all
-downloads, decoding, room before the engine. Nothing slow runs on the event loop.
+release the interpreter lock, and share a budget of memory), and the engine's queue. An item keeps its place
+in a stage until the next has room, which holds back the stage before it. Places are taken in one order: the
+job's downloads, all downloads, decoding, room before the engine. Nothing slow runs on the event loop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 from embedding.contract.canonical import Signable
 from embedding.contract.responses import Embedded, Timings
-from embedding.intake.image import ImageLimits, decode_base64, decode_image
+from embedding.intake.image import ImageLimits, MemoryBudget, decode_base64, decode_image
 
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Pipeline:
         self._fetcher = fetcher
         self._image_limits = ImageLimits(max_bytes=limits.max_image_bytes)
         self._download_threads = ThreadPoolExecutor(limits.download_concurrency, "download")
+        self._decode_memory = MemoryBudget(self._image_limits.max_memory_bytes)
         self._decode_threads = ThreadPoolExecutor(
             limits.decode_threads, "decode", initializer=torch.set_num_threads, initargs=(1,)
         )
@@ -176,7 +177,9 @@ class Pipeline:
         if data is None:
             data = decode_base64(str(item.image_base64), max_bytes=self._image_limits.max_bytes)
             authorize(item, Signable(image_bytes=data))
-        return decode_image(data, preprocess=self._model.preprocess, limits=self._image_limits)
+        return decode_image(
+            data, preprocess=self._model.preprocess, limits=self._image_limits, memory=self._decode_memory
+        )
 
     def _tokenize(self, text: str, item: Item) -> Tokens:
         return self._model.tokenizer.tokenize(text, truncate=item.truncate)

@@ -1,11 +1,12 @@
 """An untrusted image file in, the model's square of pixels out.
 
 Threat: a small file that costs much. Everything is judged by the header first (`headers`): format, bytes,
-pixels, aspect, scans. What passes is decoded in this thread, with the interpreter lock released, in at most
-about a second; a thread cannot be stopped, so nothing that takes longer may start. A sound JPEG goes by
-libjpeg-turbo and torch, everything else by Pillow. The decoders get one format, by name, and a file without
-metadata. Pillow tells its errors in a dozen classes, with addresses of memory in their texts; only our own
-classes and messages leave.
+pixels, aspect, scans, memory. What passes is decoded in this thread, with the interpreter lock released, in
+at most about a second; a thread cannot be stopped, so nothing that takes longer may start. What no header
+tells, such as ten megabytes of deflate codes for nothing, ends where Pillow reads on in a file that has had
+its time. A sound JPEG goes by libjpeg-turbo and torch, all else by Pillow. The decoders get one format,
+by name, and a file without metadata. Pillow tells its errors in a dozen classes, with addresses of memory in
+their texts; only our own classes and messages leave.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import io
 import math
 import struct
+import time
 import zlib
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -23,12 +26,13 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from embedding.errors import DecodeError, ImageTooLarge
+from embedding.errors import DecodeError, ImageTooLarge, WorkerError
 from embedding.intake.base64_image import decode_base64
 from embedding.intake.flatten import flatten
 from embedding.intake.headers import DAMAGED, Header, read_header
 from embedding.intake.jpeg import decode_rgb
 from embedding.intake.limits import ImageLimits
+from embedding.intake.memory import MemoryBudget, peak_bytes
 from embedding.intake.preprocess import Preprocess
 from embedding.intake.resize import fit
 from embedding.intake.tensor_resize import fit_pixels, suits
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["ImageLimits", "Preprocess", "decode_base64", "decode_image"]
+__all__ = ["ImageLimits", "MemoryBudget", "Preprocess", "decode_base64", "decode_image"]
 
 # Not Image.open: it warns of large images before ours can be told, and takes a JPEG's word for being an MPO.
 _DECODERS: Final[Mapping[str, type[ImageFile.ImageFile]]] = {
@@ -66,30 +70,67 @@ FOREIGN_ERRORS: Final = (
 )
 
 
-def decode_image(data: bytes, *, preprocess: Preprocess, limits: ImageLimits) -> npt.NDArray[np.uint8]:
+def decode_image(
+    data: bytes, *, preprocess: Preprocess, limits: ImageLimits, memory: MemoryBudget | None = None
+) -> npt.NDArray[np.uint8]:
     """Return the first picture of *data* as the model sees it: (S, S, 3) uint8, RGB, rows from the top.
 
     Orientation is applied and transparency composed on white; the rest is open_clip's evaluation
-    transform before normalisation. Raises ImageTooLarge, or DecodeError if *data* is not such an image.
+    transform before normalisation. Waits for its part of *memory*. Raises ImageTooLarge, or DecodeError if
+    *data* is not such an image.
     """
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"image has {len(data)} bytes; the limit is {limits.max_bytes}")
     header = read_header(data)
     _check(header, limits)
+    with memory.hold(peak_bytes(header)) if memory else nullcontext():
+        outcome = _decode(header, preprocess, limits)
+    if isinstance(outcome, WorkerError):
+        raise outcome
+    return outcome
+
+
+def _decode(
+    header: Header, preprocess: Preprocess, limits: ImageLimits
+) -> npt.NDArray[np.uint8] | WorkerError:
+    """Return the square, or the error to raise: raised here, its traceback would keep the large picture."""
+    file = _TimedFile(header.payload, limits.max_reading_s)
     is_common = header.format == "JPEG" and suits(header.width, header.height, preprocess)
     try:
         pixels = decode_rgb(header) if is_common else None
         if pixels is None:
-            return _by_pillow(header, preprocess)
-    except FOREIGN_ERRORS as exc:
-        raise DecodeError(DAMAGED) from exc
+            return _by_pillow(file, header, preprocess)
+    except _TimeIsOver:
+        return ImageTooLarge(
+            f"image takes more than {limits.max_reading_s:g} s to decode, which is the limit"
+        )
+    except FOREIGN_ERRORS:
+        return DecodeError(DAMAGED)
     return fit_pixels(pixels, preprocess, orientation=header.orientation)
 
 
-def _by_pillow(header: Header, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    image = _DECODERS[header.format](io.BytesIO(header.payload))
+class _TimeIsOver(Exception):
+    """A file may be read no further."""
+
+
+class _TimedFile(io.BytesIO):
+    """A file in memory that may be read until its thread has worked for *max_reading_s* seconds more."""
+
+    def __init__(self, data: bytes, max_reading_s: float) -> None:
+        super().__init__(data)
+        self._end_s = time.thread_time() + max_reading_s
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to *size* bytes; raises _TimeIsOver."""
+        if time.thread_time() > self._end_s:
+            raise _TimeIsOver
+        return super().read(size)
+
+
+def _by_pillow(file: io.BytesIO, header: Header, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    image = _DECODERS[header.format](file)
     if image.size != (header.width, header.height):
-        raise DecodeError(DAMAGED)
+        raise ValueError(DAMAGED)
     image.load()
     return np.array(fit(flatten(image, header), preprocess, orientation=header.orientation))
 
@@ -113,11 +154,16 @@ def _check(header: Header, limits: ImageLimits) -> None:
         )
     if header.scans > limits.max_jpeg_scans:
         raise ImageTooLarge(f"image has {header.scans} scans; the limit is {limits.max_jpeg_scans}")
-    if header.scans * pixels > limits.max_jpeg_scan_pixels and header.scans > 1:
+    if header.scans > 1 and header.scanned_components * pixels > limits.max_jpeg_scan_pixels:
         raise ImageTooLarge(
-            f"image is {_mega(pixels)} megapixels in {header.scans} scans; "
-            f"the limit is {limits.max_jpeg_scan_pixels / 1e6:g} megapixels in all"
+            f"image is {_mega(pixels)} megapixels in {header.scans} scans of "
+            f"{header.scanned_components} components in all; "
+            f"the limit is {limits.max_jpeg_scan_pixels / 1e6:g} megapixels times components"
         )
+    needed_bytes = peak_bytes(header)
+    if needed_bytes > limits.max_memory_bytes:
+        limit = f"the limit is {limits.max_memory_bytes / 1e6:g}"
+        raise ImageTooLarge(f"image takes {_mega(needed_bytes)} MB to decode; {limit}")
 
 
 def _check_pixels(pixels: int, limit: int, subject: str) -> None:

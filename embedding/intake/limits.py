@@ -63,10 +63,16 @@ class ImageLimits:
     max_decoded_bytes: int = 150_000_000
     # Longer side to shorter: what resizing needs grows with it.
     max_aspect: int = 100
-    # A progressive JPEG may repeat a scan of 75 bytes, at up to 50 ms each for 50 megapixels. Encoders write
-    # ten scans, so that a progressive picture may have 32 megapixels, another one all of 50.
+    # A progressive JPEG may repeat a scan of 75 bytes, at up to 50 ms for each component and 50 megapixels.
+    # Encoders write ten scans of 14 components in all, so that a progressive picture may have 32 megapixels,
+    # one of a single scan all of 50.
     max_jpeg_scans: int = 100
-    max_jpeg_scan_pixels: int = 320_000_000
+    max_jpeg_scan_pixels: int = 450_000_000
+    # Decoding and resizing at their peak, for one picture and for all threads together (see `memory`).
+    max_memory_bytes: int = 450_000_000
+    # Of one core, until all of a file is read; resizing may take 0.4 s more. What no header tells, such as
+    # unused deflate codes at 0.1 s for a megabyte, ends here. The largest sound pictures take 0.45 s.
+    max_reading_s: float = 0.6
 
     def __post_init__(self) -> None:
         if self.max_pixels > PILLOW_MAX_PIXELS:

@@ -106,16 +106,95 @@ def gif_with(blocks):
     return file[:start] + blocks + file[start:]
 
 
-def deflate_flood(size):
-    """Return *size* bytes of deflate blocks that each describe a code and use it for nothing."""
-    # One dynamic block: 257 literal codes of which only the end has a length, one distance code.
-    fields = [(0, 1), (2, 2), (0, 5), (0, 5), (14, 4)]
-    order = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1]
-    fields += [(1 if code in {1, 18} else 0, 3) for code in order]
-    fields += [(1, 1), (138 - 11, 7), (1, 1), (118 - 11, 7), (0, 1), (0, 1), (0, 1)]
+def deflate_flood(size, packed=b""):
+    """Return deflate blocks of *size* bytes that each describe a code and use it for nothing, then *packed*.
+
+    *packed* is a zlib stream. A block of 22 bytes costs zlib as much as a table of 512 entries takes to fill.
+    """
+    # One dynamic block: 257 literal codes of 8 and 9 bits, no distance code; lengths 16 (repeat), 8, 9 and 0.
+    fields = [(0, 1), (2, 2), (0, 5), (0, 5), (3, 4)]
+    fields += [({16: 1, 8: 2, 9: 3, 0: 3}.get(code, 0), 3) for code in (16, 17, 18, 0, 8, 7, 9)]
+    eight, nine, none = (0b01, 2), (0b111, 3), (0b011, 3)  # Huffman codes go in bit by bit, first bit first
+    fields += [eight, *[(0, 1), (3, 2)] * 42, eight, eight, nine, nine, none, (0b1_1111_1111, 9)]
     block = length = 0
     for value, bits in fields * 8:
         block |= value << length
         length += bits
     blocks = block.to_bytes(length // 8, "little")
-    return b"\x78\x01" + blocks * (size // len(blocks))
+    return b"\x78\x01" + blocks * (size // len(blocks)) + packed[2:]
+
+
+_ALIKE = "00"  # a block of JPEG: no difference to the one before, end of block
+FAR = "0" + "10" * 3 + "1101"  # one number, in the last place: all 64 are transformed
+DENSE = "0" + "11101" * 63  # a number in every place
+
+
+def flat_jpeg(width, height, *, sampling=((1, 1),) * 3, scans=None, block=_ALIKE, restart=0, precision=8):
+    """Return a sequential JPEG whose blocks are all of the bits *block*, in any layout that there is.
+
+    *sampling* has (across, down) for each component, *scans* the components of each scan; by default one
+    scan has them all. *restart* puts a marker after so many units.
+    """
+    count = len(sampling)
+    across, down = (max(factors) for factors in zip(*sampling, strict=True))
+    parts = [
+        b"\xff\xd8",
+        segment(0xDB, b"\0" + b"\1" * 64),
+        segment(
+            0xC0,
+            struct.pack(">BHHB", precision, height, width, count)
+            + b"".join(bytes([1 + i, h << 4 | v, 0]) for i, (h, v) in enumerate(sampling)),
+        ),
+        segment(0xC4, b"\0" + bytes([1, *[0] * 15]) + b"\0"),
+        segment(0xC4, b"\x10" + bytes([1, 1, 1, 1, *[0] * 12]) + bytes([0x00, 0xF0, 0xE1, 0x01])),
+        segment(0xDD, struct.pack(">H", restart)),
+    ]
+    for members in scans or [range(count)]:
+        chosen = b"".join(bytes([1 + i, 0]) for i in members)
+        parts.append(segment(0xDA, bytes([len(members)]) + chosen + b"\0\x3f\0"))
+        if len(members) == 1:
+            h, v = sampling[members[0]]
+            columns, rows = -(-width * h // (8 * across)), -(-height * v // (8 * down))
+            units, blocks = columns * rows, 1
+        else:
+            units = -(-width // (8 * across)) * -(-height // (8 * down))
+            blocks = sum(sampling[i][0] * sampling[i][1] for i in members)
+        parts.append(_entropy(units, block * blocks, restart))
+    return b"".join([*parts, b"\xff\xd9"])
+
+
+def _entropy(units, bits, restart):
+    """Return the coded bytes of so many *units* of *bits* each."""
+    if not restart:
+        packed = int(bits * 8, 2).to_bytes(len(bits)) * -(-units // 8)
+        return packed[: -(-units * len(bits) // 8)].replace(b"\xff", b"\xff\0")
+    run = bits * restart
+    run += "1" * (-len(run) % 8)
+    packed = int(run, 2).to_bytes(len(run) // 8).replace(b"\xff", b"\xff\0")
+    cycle = b"".join(packed + bytes([0xFF, 0xD0 + i]) for i in range(8))
+    return (cycle * (units // restart // 8 + 1))[: (len(packed) + 2) * (units // restart) - 2]
+
+
+def gif(screen, frame, codes, *, place=(0, 0), code_bits=8, extra=b""):
+    """Return a GIF of one frame, (width, height), on a *screen*, with *codes* as its LZW stream."""
+    palette = bytes(range(256)) * 3
+    blocks = b"".join(
+        bytes([len(codes[i : i + 255])]) + codes[i : i + 255] for i in range(0, len(codes), 255)
+    )
+    head = b"GIF89a" + struct.pack("<HHBBB", *screen, 0xF7, 0, 0) + palette
+    return head + extra + b"," + struct.pack("<HHHHBB", *place, *frame, 0, code_bits) + blocks + b"\0;"
+
+
+def riff(*chunks):
+    """Return a WebP file of *chunks*, (kind, content)."""
+    body = b"".join(
+        struct.pack("<4sI", kind, len(content)) + content + bytes(len(content) % 2)
+        for kind, content in chunks
+    )
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+def webp_canvas(width, height, *, flags=0):
+    """Return the chunk that claims a canvas of that size."""
+    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return b"VP8X", bytes([flags, 0, 0, 0]) + sides

@@ -60,7 +60,7 @@ class TestFacts:
             (hostile.GREY, 16, hostile.chunk(b"tRNS", bytes(2)), 4),
             (hostile.PALETTE, 8, hostile.chunk(b"tRNS", bytes(2)), 1),
             (hostile.RGB, 8, b"", 3),
-            (hostile.RGB, 8, hostile.chunk(b"tRNS", bytes(6)), 4),
+            (hostile.RGB, 8, hostile.chunk(b"tRNS", bytes(6)), 6),
             (hostile.RGBA, 8, b"", 4),
             (hostile.RGBA, 16, b"", 8),
         ],
@@ -71,10 +71,14 @@ class TestFacts:
 
         assert header.bytes_per_pixel == expected
 
-    @pytest.mark.parametrize(("options", "scans"), [({}, 1), ({"progressive": True}, 10)])
-    def test_jpeg_tells_its_scans(self, options, scans):
-        """Scans are counted: one in a baseline file, ten in what libjpeg calls progressive."""
-        assert read_header(hostile.encode(SMALL, "JPEG", **options)).scans == scans
+    @pytest.mark.parametrize(
+        ("options", "scans", "components"), [({}, 1, 3), ({"progressive": True}, 10, 14)]
+    )
+    def test_jpeg_tells_its_scans(self, options, scans, components):
+        """Scans and the components in them are counted; ten scans are what libjpeg calls progressive."""
+        header = read_header(hostile.encode(SMALL, "JPEG", **options))
+
+        assert (header.scans, header.scanned_components) == (scans, components)
 
     def test_bytes_that_look_like_scans_are_not(self):
         """Scan markers inside a segment, a thumbnail's for example, are not counted."""

@@ -17,7 +17,7 @@ from embedding.errors import DecodeError, ImageTooLarge, WorkerError
 from embedding.intake.headers.exif import PREFIX
 from embedding.intake.image import ImageLimits, Preprocess, decode_image
 from tests.intake import hostile
-from tests.intake.hostile import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, chunk, encode, png
+from tests.intake.hostile import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, chunk, encode, flat_jpeg, png
 
 
 KINDS = ["JPEG", "PNG", "GIF", "WEBP"]
@@ -284,12 +284,29 @@ class TestLimits:
                 decode(file)
 
     def test_scans_of_large_pictures(self):
-        """Pixels times scans end at a limit of their own; a single scan is free of it."""
-        file = hostile.scan_bomb(100, 100, scans=20)
-        decode(file, max_jpeg_scan_pixels=200_000)
+        """Pixels times scanned components end at a limit of their own; a single scan is free of it."""
+        file = hostile.scan_bomb(100, 100, scans=20)  # 14 components in ten scans, then one in each
+        decode(file, max_jpeg_scan_pixels=240_000)
         decode(encode(gradient(100, 100), "JPEG"), max_jpeg_scan_pixels=1)
-        with pytest.raises(ImageTooLarge, match=r"0.1 megapixels in 20 scans; the limit is 0.199999"):
-            decode(file, max_jpeg_scan_pixels=199_999)
+        with pytest.raises(
+            ImageTooLarge, match=r"in 20 scans of 24 components in all; the limit is 0.239999"
+        ):
+            decode(file, max_jpeg_scan_pixels=239_999)
+
+    def test_memory(self):
+        """What decoding takes at its peak has a limit, known from the header."""
+        file = flat_jpeg(100, 100, scans=[(0,), (1,), (2,)])
+        decode(file, max_memory_bytes=100_000)
+        with pytest.raises(ImageTooLarge, match=r"image takes 0.1 MB to decode; the limit is 0.099999"):
+            decode(file, max_memory_bytes=99_999)
+
+    @pytest.mark.parametrize("kind", ["PNG", "GIF"])
+    def test_reading_time(self, kind):
+        """A decoder that asks for more of a file when its time is over gets none."""
+        file = encode(gradient(64, 48), kind)
+        decode(file, max_reading_s=10)
+        with pytest.raises(ImageTooLarge, match="image takes more than -1 s to decode"):
+            decode(file, max_reading_s=-1)
 
     def test_pillows_own_limit_is_not_reached(self):
         """A limit under which Pillow would warn is refused at the start."""
@@ -306,7 +323,7 @@ class TestAttacks:
         "screen of GIF": lambda: b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b"," + bytes(10),
     }
     ACCEPTED = {  # noqa: RUF012  the dearest that pass, of each kind
-        "scans": lambda: hostile.scan_bomb(1788, 1788, scans=100),
+        "scans": lambda: hostile.scan_bomb(2075, 2075, scans=100),
         "16-bit RGBA": lambda: hostile.flat_png(4330, 4330, RGBA, depth=16, interlaced=True),
         "16-bit grey": lambda: hostile.flat_png(7071, 7071, GREY, depth=16),
         "profiles": lambda: hostile.flat_png(

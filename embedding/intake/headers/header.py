@@ -16,6 +16,7 @@ class Header:
     """An image's format and its price, known before it is decoded.
 
     *width* and *height* are as stored; *orientation* (EXIF, 1 to 8) is still to be applied.
+    *scanned_components* counts the components of each scan.
     *payload* is the file without what does not decide the pixels.
     """
 
@@ -26,4 +27,5 @@ class Header:
     bytes_per_pixel: int
     orientation: int = 1
     scans: int = 1
+    scanned_components: int = 1
     bit_depth: int = 8

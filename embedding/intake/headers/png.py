@@ -18,8 +18,8 @@ SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS: Final = 20_000
 
 _KEPT: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-_PALETTE: Final = 3
-_CHANNELS: Final = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}  # by colour type
+_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_KEYED: Final = {0: 2, 2: 6}  # with a transparent colour: what it amounts to, as RGB is copied twice for it
 _AROUND_CONTENT: Final = 12  # length, type and checksum
 
 
@@ -39,8 +39,8 @@ def read(data: bytes) -> Header:
             kept.append(data[position:end])
         elif kind == b"eXIf":
             turned = orientation(data[position + 8 : end])
-        if kind == b"tRNS" and colour_type != _PALETTE:
-            channels = _CHANNELS.get(colour_type, 1) + 1
+        if kind == b"tRNS":
+            channels = _KEYED.get(colour_type, channels)
         if kind == b"IEND":
             break
         position = end
