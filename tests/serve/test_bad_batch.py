@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from scripts.demo_model.vocabulary import COLOURS, SHAPES
 from tests.intake import hostile
 from tests.loopback import LoopbackRunPod
 from tests.serve.conftest import HANDLER, WORKER
@@ -77,7 +79,8 @@ def picture(number):
     return of(file.getvalue())
 
 
-GOOD = [picture(n) if n % 2 else {"text": f"{n} red circles"} for n in range(32)]
+DRAWINGS = [f"a {colour} {shape}" for colour, shape in itertools.product(list(COLOURS)[:4], list(SHAPES)[:4])]
+GOOD = [picture(n) if n % 2 else {"text": DRAWINGS[n // 2]} for n in range(32)]
 
 
 @pytest.fixture(scope="module")
