@@ -86,8 +86,10 @@ def _certificate(authority_file: Path) -> ssl.SSLContext:
 @contextmanager
 def _server(pictures: Sequence[bytes], tls: ssl.SSLContext | None) -> Iterator[int]:
     """Serve *pictures* as /0.jpg, /1.jpg and so on until the block ends; yield the port."""
+    writers: list[asyncio.StreamWriter] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 request = await reader.readuntil(b"\r\n\r\n")
@@ -105,7 +107,12 @@ def _server(pictures: Sequence[bytes], tls: ssl.SSLContext | None) -> Iterator[i
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        loop.call_soon_threadsafe(server.close)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        server.close()
+        answering = asyncio.all_tasks(loop)
+        for writer in writers:
+            writer.transport.abort()
+        if answering:
+            loop.run_until_complete(asyncio.wait(answering))
         loop.close()

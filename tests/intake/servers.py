@@ -177,6 +177,17 @@ def last(reply):
     return send
 
 
+def in_two(first, second):
+    """Return an answer in two pieces, which TLS sends as two records."""
+
+    def send(connection):
+        connection.sendall(first)
+        time.sleep(0.01)
+        connection.sendall(second)
+
+    return send
+
+
 def pause(seconds, then):
     """Return an answer that comes late."""
 

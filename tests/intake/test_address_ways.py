@@ -10,12 +10,15 @@ from __future__ import annotations
 import socket
 import sys
 from contextlib import contextmanager
+from http.client import NotConnected
 from ipaddress import IPv6Address, ip_address, ip_network
 
 import pytest
 
 from embedding.errors import DownloadError, UrlRefused
+from embedding.intake.connection import PinnedConnection
 from embedding.intake.fetch import Fetcher, FetchLimits, system_addresses
+from embedding.intake.urls import Place
 from tests.intake.servers import HERE, Resolver, Server, answer, last, moved, ok
 from tests.intake.test_addresses import NETWORKS, REFUSED
 
@@ -261,6 +264,14 @@ class TestAllowed:
         assert not isinstance(failure.value, UrlRefused)
         assert internet.dialled == {address}
         assert internet.watch.opened == set()
+
+    def test_a_connection_does_not_dial_by_itself(self, internet, public_trust):
+        """One that is not open stays so: `http.client` would look its host up and dial."""
+        connection = PinnedConnection(Place("http", PUBLIC, 80), tls=public_trust, limits=FetchLimits())
+        with pytest.raises(NotConnected):
+            connection.request("GET", "/")
+
+        assert internet.dialled == set()
 
     def test_what_is_really_opened_is_seen(self, internet, fetcher):
         """The watch sees the one connection there is, and would see any other."""

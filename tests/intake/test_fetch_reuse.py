@@ -8,7 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from embedding.errors import DownloadError, UrlRefused
-from tests.intake.servers import HERE, OK, Resolver, answer, elapsed_s, hang_up, last, moved, ok, pause, reset
+from tests.intake.servers import (
+    HERE,
+    OK,
+    Resolver,
+    answer,
+    elapsed_s,
+    hang_up,
+    in_two,
+    last,
+    moved,
+    ok,
+    pause,
+    reset,
+)
 
 
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n7\r\npicture\r\n0\r\n"
@@ -37,6 +50,7 @@ UNCLEAN = {
     "more than said": ok(b"picture") + POISON,
     "much more than said": ok(b"picture") + POISON * 1000,
     "more than the chunks": CHUNKED + b"\r\n" + POISON,
+    "more in the last read": in_two(OK + b"Content-Length: 8192\r\n\r\n", bytes(8192) + POISON),
     "more after a large body": ok(bytes(20_000)) + POISON,
 }
 FAILED = {
@@ -87,7 +101,7 @@ class TestKept:
         """Where the end is in doubt, or something follows it, the next download has its own connection."""
         server, fetch = keep(first, ok(b"second"))
 
-        assert fetch() in {b"picture", bytes(20_000)}
+        assert fetch() in {b"picture", bytes(8192), bytes(20_000)}
         assert fetch() == b"second"
         assert server.connections == 2
 
@@ -221,9 +235,17 @@ class TestLost:
         assert failure.value.retryable
         assert server.connections == 2
 
-    def test_not_within_an_answer(self, keep):
+    @pytest.mark.parametrize("end", [hang_up, reset])
+    def test_not_within_an_answer(self, keep, end):
         """A server that has begun to answer is not asked again for nothing."""
-        server, fetch = keep(ok(b"picture"), last(OK + b"Content-Length: 9\r\n\r\nshort"), ok(b"second"))
+
+        def lose(connection):
+            in_two(OK + b"Content-Length: 9\r\n\r\n", b"short")(connection)
+            time.sleep(0.05)
+            end(connection)
+            connection.close()
+
+        server, fetch = keep(ok(b"picture"), lose, ok(b"second"))
         fetch()
         with pytest.raises(DownloadError, match="could not be reached"):
             fetch()
