@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scripts.demo_model.vocabulary import SHAPES
 from tests.intake import hostile
 from tests.loopback import LoopbackRunPod
 from tests.serve.conftest import HANDLER, WORKER
@@ -77,7 +78,8 @@ def picture(number):
     return of(file.getvalue())
 
 
-GOOD = [picture(n) if n % 2 else {"text": f"{n} red circles"} for n in range(32)]
+TEXTS = [f"a {colour} {shape}" for colour in ("red", "green", "blue", "pink") for shape in list(SHAPES)[:4]]
+GOOD = [item for n, text in enumerate(TEXTS) for item in ({"text": text}, picture(n))]
 
 
 @pytest.fixture(scope="module")
