@@ -7,6 +7,7 @@ for a machine of N cores, though it has one; `--only WORD` leaves out the groups
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections import defaultdict
 from functools import partial
@@ -20,6 +21,7 @@ from tests.corpus.subject import MAX_SENT_BYTES, subject
 def main():
     """Run what the command line asks for; return the exit status."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the worker must not outlive this process
     violations = []
     print(TITLE)
     with subject(options.cpus) as worker:
