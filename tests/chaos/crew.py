@@ -61,7 +61,7 @@ class Member:
         status = self.worker.returncode
         if status != STATUS.get(self.fate):
             fate = self.fate or "left alone"
-            yield f"{self.worker.id} ({fate}) ended with status {status}: {self.log[-300:]}"
+            yield f"{self.worker.id} ({fate}) ended with status {status}: {self.log[-300:]!r}"
         for line in self.log.splitlines():
             if TRACEBACK in line and INJECTED not in line:
                 yield f"{self.worker.id} wrote a traceback of its own: {line[:1000]}"
@@ -105,6 +105,12 @@ class Crew:
             for member in list(self.members)
             if member.is_ready and not member.fate and member.worker.returncode is None
         ]
+
+    def wait_full(self, timeout_s: float) -> None:
+        """Return when every place has a worker that takes jobs, or after *timeout_s* at the latest."""
+        deadline_s = time.monotonic() + timeout_s
+        while len(self.idle_hands()) < len(self._threads) and time.monotonic() < deadline_s:
+            time.sleep(LOOK_S)
 
     def renew(self) -> None:
         """Stop every member that serves: what it holds and cannot answer is delivered to another."""

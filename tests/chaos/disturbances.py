@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # One of these for so many jobs.
 KILLS, STOPS, LOSSES, DUPLICATES, FAULTS = 100, 400, 400, 40, 12
-FIRST, LAST = 0.1, 0.9  # of the run: later ones could not be told from its end
+FIRST, LAST = 0.1, 0.8  # of the run: what comes later may find no more jobs to disturb
 PLATFORM_FAULTS = (
     ("job-done", Fault(500)),
     ("job-done", Fault(503)),

@@ -32,6 +32,7 @@ NEEDED = (
     "disturbance: platform fault",
     "jobs delivered again after a worker's end",
     "model: a forward that raises",
+    f"model: {DEVICE_LOST}",
     "pictures badly answered",
 )
 
@@ -102,7 +103,7 @@ def counted(
         "pictures asked for": server.asked.total(),
         "pictures badly answered": server.asked.total() - server.asked["ok"],
         "workers started": len(crew.members),
-        "memory of the worker that was spared": _memory(crew.members[0]),
+        "memory of the worker that was spared": _memory(crew.members),
         "p50, p99 from sent to ended": _latency(records),
     }
 
@@ -136,9 +137,10 @@ def _latency(records: Sequence[JobRecord]) -> str:
     return f"{percentile(took_ms, 50):.0f}, {percentile(took_ms, 99):.0f} ms" if took_ms else "no job ended"
 
 
-def _memory(member: Member) -> str:
-    if not member.rss:
+def _memory(members: Sequence[Member]) -> str:
+    spared = next((member for member in members if member.place == 0 and member.rss), None)
+    if spared is None:
         return "not seen"
-    seen = (member.rss[0], *member.growth(), max(member.rss))
+    seen = (spared.rss[0], *spared.growth(), max(spared.rss))
     first, early, late, most = (each >> 20 for each in seen)
     return f"{first} MiB at first, {early} in the first quarter, {late} in the last, {most} at most"

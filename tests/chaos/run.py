@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bench.inputs import TEXTS
 from embedding.contract.keys import Keyring
-from tests.chaos.crew import Crew
+from tests.chaos.crew import READY_S, Crew
 from tests.chaos.disturbances import Disturber
 from tests.chaos.figures import Outcome, Sent, counted, judged, missing
 from tests.chaos.images import ImageServer
@@ -111,7 +111,9 @@ def run(plan: Plan, say: Callable[[str], None]) -> Outcome:
         with crew:
             say(f"{plan.workers} workers are starting; {plan.jobs} jobs, seed {plan.seed}")
             vectors = reference_vectors(pictures, TEXTS)
-            callers = Callers(platform, jobs, plan.callers, started_s + plan.timeout_s)
+            deadline_s = started_s + plan.timeout_s
+            crew.wait_full(min(READY_S, deadline_s - time.monotonic()))
+            callers = Callers(platform, jobs, plan.callers, deadline_s)
             disturber = Disturber(platform, crew, seed=plan.seed, jobs=plan.jobs, latest=callers.latest)
             renewals = _watch(callers, disturber, crew, say)
         wall_s = time.monotonic() - started_s
