@@ -8,7 +8,7 @@ ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info 
 TAG    ?= clip-embedding-worker
 
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test run check format bench corpus demo-model constraints image image-test clean
+.PHONY: help install smoke test run check format bench corpus demo-model constraints image image-test clean chaos
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -19,6 +19,9 @@ smoke: $(VENV)/worker ## prove that this machine can embed, then run test_input.
 
 test: $(VENV)/dev ## run all tests
 	$(BIN)/python -m pytest
+
+chaos: $(VENV)/dev ## 2,000 jobs while workers, platform, model and downloads fail (1 to 3 minutes; ARGS='--seed 7')
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 install: $(VENV)/worker ## set up .venv with what the worker needs
 

@@ -38,7 +38,7 @@ NO_JOB: Final = frozenset({204, 400})  # 400 is what FlashBoot answers
 TOO_MANY_REQUESTS: Final = 429
 POLL_FAULTS: Final = (ClientError, OSError, ValueError, RuntimeError, AssertionError)
 MAX_INT_DIGITS: Final = 4300  # sys.int_info.default_max_str_digits
-RETRIES: Final = FibonacciRetry(attempts=3, exceptions={ClientConnectionError})
+ATTEMPTS: Final = 3  # to send a result, as the SDK: after two seconds again, and after three more
 RESULT_HEADERS: Final = {
     "charset": "utf-8",
     "Content-Type": "application/x-www-form-urlencoded",
@@ -204,7 +204,8 @@ async def _post(session: ClientSession, job_id: str, result: dict[str, Any]) -> 
     be closed as it is used.
     """
     url = f"{rp_http.JOB_DONE_URL.replace('$ID', job_id)}&isStream=false"
-    sender = RetryClient(client_session=session, retry_options=RETRIES)
+    pauses = FibonacciRetry(attempts=ATTEMPTS, exceptions={ClientConnectionError})  # it counts: one each
+    sender = RetryClient(client_session=session, retry_options=pauses)
     try:
         async with sender.post(
             url,

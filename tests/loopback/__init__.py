@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from .callers import Completion, Load
-from .faults import DROPPED, TRUNCATED_JSON, WRONG_CONTENT_TYPE, Fault
+from .faults import DROPPED, LOST_REPLY, TRUNCATED_JSON, WRONG_CONTENT_TYPE, Fault
 from .jobs import JobRecord, JobResult, Ping, Posted, Status, Take
 from .platform import LoopbackRunPod
 from .worker import Worker, WorkerDied
@@ -16,6 +16,7 @@ from .worker import Worker, WorkerDied
 
 __all__ = [
     "DROPPED",
+    "LOST_REPLY",
     "TRUNCATED_JSON",
     "WRONG_CONTENT_TYPE",
     "Completion",

@@ -8,20 +8,32 @@ on job-done 5xx is retried after 2 s and again after 3 s, 4xx is dropped at the 
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 
 from aiohttp import web
 
 
+OK = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One answer: HTTP status, raw body and content type; on job-done it may be a broken connection."""
+    """One answer: HTTP status, raw body and content type.
+
+    One that drops breaks the connection instead, on job-take and job-done; with status 200 a result counts
+    before that, and its worker cannot know.
+    """
 
     status: int
     body: bytes = b""
     content_type: str = "application/json"
     drops: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether a result is taken although its worker does not hear so."""
+        return self.drops and self.status == OK
 
     def response(self) -> web.Response:
         """Return a fresh response; one response object can be sent only once."""
@@ -30,14 +42,16 @@ class Fault:
 
 TRUNCATED_JSON = Fault(200, b'[{"id": "cut-off", "inp')
 DROPPED = Fault(500, drops=True)
+LOST_REPLY = Fault(OK, drops=True)
 WRONG_CONTENT_TYPE = Fault(200, b"<html>gateway</html>", "text/html")
 
 
 class Faults:
-    """The faults armed per route, and how long each job-done is held before it counts."""
+    """The faults armed and used up per route, and how long each job-done is held before it counts."""
 
     def __init__(self) -> None:
         self.done_delay_s = 0.0
+        self.used: Counter[str] = Counter()
         self._armed: defaultdict[str, deque[Fault]] = defaultdict(deque)
 
     def arm(self, route: str, fault: Fault, times: int) -> None:
@@ -47,4 +61,7 @@ class Faults:
     def next(self, route: str) -> Fault | None:
         """Use up and return the next fault of *route*, or None where none is armed."""
         armed = self._armed.get(route)
-        return armed.popleft() if armed else None
+        if not armed:
+            return None
+        self.used[route] += 1
+        return armed.popleft()

@@ -44,7 +44,10 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """One job-done request: its body as parsed, or the raw bytes where they were refused."""
+    """One job-done request: its body as parsed, or the raw bytes where they were refused.
+
+    `http_status` is 0 where the result was taken and the connection broken instead of an answer.
+    """
 
     worker_id: str
     at_s: float
@@ -77,8 +80,8 @@ class JobResult:
 class JobRecord:
     """A job's whole history.
 
-    `results` are the job-done requests answered with 200, the updates of progress apart;
-    `refused` are those answered with anything else.
+    `results` are the job-done requests that were taken, the updates of progress apart;
+    `refused` are all others.
     """
 
     id: str

@@ -55,15 +55,13 @@ class LoopbackRunPod:
         reads_results: bool = True,
         api_key: str = "loopback-key",
     ) -> None:
-        self.endpoint_id = "loopback"
+        self.endpoint_id, self.base_url = "loopback", ""
         self.api_key = api_key
-        self.base_url = ""
         self._terms = Terms(hold_s, runsync_wait_s, run_max_bytes, runsync_max_bytes, reads_results)
         self._faults = Faults()
         self._store = JobStore(self._faults)
         self._workers: list[Worker] = []
-        self._numbers = count(1)
-        self._load_numbers = count(1)
+        self._numbers, self._load_numbers = count(1), count(1)
         self._closing = ExitStack()
         self._starting = ThreadPoolExecutor(1)  # where Ctrl-C cannot part a process from its entry above
 
@@ -196,6 +194,10 @@ class LoopbackRunPod:
         if route == "job-take":
             self._call(self._store.wake, times)
 
+    def faults_used(self) -> dict[str, int]:
+        """Return how many answers of each route were faults so far."""
+        return self._call(lambda: dict(self._faults.used))
+
     def delay_done(self, delay_s: float) -> None:
         """Hold every job-done request that long before it counts; 0 ends it."""
         self._faults.done_delay_s = delay_s
@@ -227,9 +229,9 @@ class LoopbackRunPod:
 
     def _story(self, jobs: list[Job], timeout_s: float) -> str:
         open_jobs = [f"{job.id} is {job.status}" for job in jobs if not job.is_final]
-        lines = [f"{len(open_jobs)} of {len(jobs)} jobs open after {timeout_s} s:", *open_jobs[:5]]
+        head = f"{len(open_jobs)} of {len(jobs)} jobs open after {timeout_s} s:"
         logs = [f"{worker.id} ({worker.returncode=}) wrote:\n{worker.tail()}" for worker in self._workers]
-        return "\n".join([*lines, *logs])
+        return "\n".join([head, *open_jobs[:5], *logs])
 
     def _start_worker(self, launch: Launch, worker_id: str) -> Worker:
         state = self._call(self._store.enrol, worker_id)

@@ -103,7 +103,11 @@ class Worker:
 
     def terminate(self) -> None:
         """Send SIGTERM to the worker's first process, as a stopping container does."""
-        self._signal(os.kill, signal.SIGTERM)
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the worker's first process, if it still runs."""
+        self._signal(os.kill, number)
 
     def kill(self) -> None:
         """Kill the process group, wait until it is gone, and let the platform redeliver its jobs."""

@@ -45,13 +45,13 @@ class WorkerRoutes:
     async def take_one(self, request: web.Request) -> web.Response:
         """Answer with one job, or 204 when none came within the hold."""
         answer = await self._store.take(request.match_info["worker"], 1, self._terms.hold_s)
-        return _taken(answer, b"%s")
+        return _taken(answer, b"%s", request)
 
     async def take_batch(self, request: web.Request) -> web.Response:
         """Answer with a list of 1 to `batch_size` jobs, or 204 when none came within the hold."""
         max_jobs = int(request.query["batch_size"])
         answer = await self._store.take(request.match_info["worker"], max_jobs, self._terms.hold_s)
-        return _taken(answer, b"[%s]")
+        return _taken(answer, b"[%s]", request)
 
     async def stop(self, request: web.Request) -> web.Response:
         """Answer with the ids to stop, or 204 when there were none within the hold."""
@@ -67,11 +67,10 @@ class WorkerRoutes:
         if job is None:
             return json_response({"error": "job not found"}, status=404)
         worker_id = request.match_info["worker"]
-        if fault := self._faults.next("job-done"):
+        fault = self._faults.next("job-done")
+        if fault and not fault.counts:
             job.refused.append(Posted(worker_id, time.monotonic(), fault.status, raw))
-            if fault.drops and request.transport:
-                request.transport.abort()
-            return fault.response()
+            return _misbehave(fault, request)
         if not self._terms.reads_results:
             self._accept_unread(job, worker_id, raw)
             return json_response({})
@@ -80,8 +79,8 @@ class WorkerRoutes:
         except ValueError as exc:
             job.refused.append(Posted(worker_id, time.monotonic(), 400, raw))
             return json_response({"error": str(exc)}, status=400)
-        self._accept(job, worker_id, body)
-        return json_response({})
+        self._accept(job, worker_id, body, http_status=0 if fault else 200)
+        return _misbehave(fault, request) if fault else json_response({})
 
     def _parse(self, raw: bytes, job: Job) -> dict[str, Any]:
         max_bytes = self._terms.max_bytes(is_sync=job.is_sync)
@@ -92,11 +91,11 @@ class WorkerRoutes:
             raise ValueError("the result is not an object")  # noqa: TRY004 (one kind of refusal)
         return body
 
-    def _accept(self, job: Job, worker_id: str, body: dict[str, Any]) -> None:
+    def _accept(self, job: Job, worker_id: str, body: dict[str, Any], *, http_status: int) -> None:
         if body.get("status") == "IN_PROGRESS":
             job.progress.append(body.get("output"))
             return
-        job.results.append(Posted(worker_id, time.monotonic(), 200, body))
+        job.results.append(Posted(worker_id, time.monotonic(), http_status, body))
         self._store.release(job, worker_id)
         error = body.get("error")
         if error is None:
@@ -132,9 +131,15 @@ class WorkerRoutes:
         return json_response({})
 
 
-def _taken(answer: Fault | list[bytes], frame: bytes) -> web.Response:
+def _taken(answer: Fault | list[bytes], frame: bytes, request: web.Request) -> web.Response:
     if isinstance(answer, Fault):
-        return answer.response()
+        return _misbehave(answer, request)
     if not answer:
         return web.Response(status=204)
     return web.Response(body=frame % b",".join(answer), content_type="application/json")
+
+
+def _misbehave(fault: Fault, request: web.Request) -> web.Response:
+    if fault.drops and request.transport:
+        request.transport.abort()
+    return fault.response()

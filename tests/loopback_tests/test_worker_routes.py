@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from tests.loopback import TRUNCATED_JSON, WRONG_CONTENT_TYPE, Fault, LoopbackRunPod
+from tests.loopback import DROPPED, LOST_REPLY, TRUNCATED_JSON, WRONG_CONTENT_TYPE, Fault, LoopbackRunPod
 from tests.loopback_tests.wire import Wire
 
 
@@ -90,6 +90,16 @@ class TestTake:
             assert reply.headers["Content-Type"].startswith(fault.content_type)
         assert job_id == wire.take().json()["id"]
 
+    def test_drops_a_take(self, platform, wire):
+        """A take whose connection is dropped gets no answer and no job."""
+        job_id = platform.submit("x")
+        platform.fail("job-take", DROPPED)
+
+        with pytest.raises(requests.ConnectionError):
+            wire.take()
+        assert platform.faults_used() == {"job-take": 1}
+        assert job_id == wire.take().json()["id"]
+
     def test_fails_a_held_poll_at_once(self):
         """A fault armed while a poll is held answers that poll, not the next one."""
         with LoopbackRunPod(hold_s=5) as platform, ThreadPoolExecutor() as pool:
@@ -107,6 +117,24 @@ class TestTake:
 
 class TestDone:
     """Results and partial outputs."""
+
+    @pytest.mark.parametrize(
+        ("fault", "taken", "refused"), [(DROPPED, [200], [500]), (LOST_REPLY, [0, 200], [])]
+    )
+    def test_drops_a_result(self, platform, wire, fault, taken, refused):
+        """A result whose connection is dropped counts or not, as told; either way the job ends once."""
+        job_id = platform.submit("x")
+        wire.take()
+        platform.fail("job-done", fault)
+
+        with pytest.raises(requests.ConnectionError):
+            wire.done(job_id, {"output": 1})
+        wire.done(job_id, {"output": 2})
+        record = platform.record(job_id)
+
+        assert [posted.http_status for posted in record.results] == taken
+        assert [posted.http_status for posted in record.refused] == refused
+        assert platform.wait(job_id).output == record.results[0].body["output"]
 
     @pytest.mark.parametrize(
         ("body", "standing"),

@@ -175,6 +175,16 @@ class TestEventLoop:
         assert platform.wait(job).status == "COMPLETED"
         assert len(platform.record(job).refused) == 1
 
+    def test_each_result_has_pauses_of_its_own(self, event):
+        """A result waits two seconds for its second try, however many were sent again before it."""
+        platform, _ = event
+        platform.fail("job-done", 500, times=2)
+        jobs = platform.submit_many([{}] * 2)
+        platform.wait_all(jobs)
+        records = [platform.record(job) for job in jobs]
+
+        assert all(1.9 < each.results[0].at_s - each.refused[0].at_s < 2.7 for each in records)
+
     def test_job_that_cannot_be_read(self, event):
         """A job nested too deeply to be read costs a poll, not the worker."""
         platform, worker = event
