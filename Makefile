@@ -8,7 +8,7 @@ ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info 
 TAG    ?= clip-embedding-worker
 
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test run check format bench demo-model constraints image image-test clean
+.PHONY: help install smoke test fuzz mutants run check format bench demo-model constraints image image-test clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -19,6 +19,14 @@ smoke: $(VENV)/worker ## prove that this machine can embed, then run test_input.
 
 test: $(VENV)/dev ## run all tests
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/dev ## try 100,000 changes to what was signed, and much of what strangers may send (5 minutes)
+	$(BIN)/python -m pytest -s -o timeout=0 --hypothesis-profile=signatures tests/contract/test_signature_mutations.py
+	$(BIN)/python -m pytest -o timeout=0 --hypothesis-profile=strangers -k '_any_ or nothing_but' \
+	  tests/intake tests/contract
+
+mutants: $(VENV)/dev ## plant small mistakes in what guards the worker; fail if no test notices (10 minutes; ARGS=keys)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 install: $(VENV)/worker ## set up .venv with what the worker needs
 
