@@ -239,3 +239,28 @@ def test_the_action_of_an_image_that_has_another_source_too(source):
     assert told({source: "https://a", "text": "x", "items": []}).startswith(
         "text is not a field of this action"
     )
+
+
+def test_choices_can_be_named():
+    """Each choice is taken by its name, and the compact type with base64."""
+    assert told({"text": "x", "encoding_format": "float", "embed_dtype": "float32"}) is None
+    assert told({"text": "x", "encoding_format": "base64", "embed_dtype": "float16"}) is None
+    assert told({"action": "x"}) == "action must be one of image, text, batch, health"
+    assert told({}) == (
+        "input names nothing to embed: give one of image_url, image_base64, text, texts, items"
+    )
+
+
+def test_entries_that_are_no_texts():
+    """Whatever is no text is told so in its place."""
+    items = parse({"texts": [5, None]}, max_batch_size=2).items()
+
+    assert [item.error.message for item in items] == ["text: input should be a valid string"] * 2
+
+
+@pytest.mark.parametrize("name", ["image_url", "image_base64"])
+def test_at_least_one_in_an_item(name):
+    """An item of a batch holds as much as a job at least."""
+    make, message = AT_LEAST[name]
+
+    assert [told_of_item(make(n)) for n in (0, 1, 2)] == [message, None, None]
