@@ -189,7 +189,7 @@ def _statements(node: ast.stmt) -> Iterator[ast.AST]:
 
 
 def _results(node: ast.Return) -> Iterator[ast.AST]:
-    if node.value is not None:
+    if node.value is not None and ast.unparse(node.value) != "None":
         yield ast.Return(ast.Constant(None))
 
 
