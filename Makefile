@@ -8,7 +8,7 @@ ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info 
 TAG    ?= clip-embedding-worker
 
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test run check format bench corpus demo-model constraints image image-test clean chaos
+.PHONY: help install smoke test run check format bench corpus demo-model constraints image image-test clean chaos fuzz mutants
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -22,6 +22,14 @@ test: $(VENV)/dev ## run all tests
 
 chaos: $(VENV)/dev ## 2,000 jobs while workers, platform, model and downloads fail (1 to 3 minutes; ARGS='--seed 7')
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: $(VENV)/dev ## try 100,000 changes to what was signed, and much of what strangers may send (5 minutes)
+	$(BIN)/python -m pytest -s -o timeout=0 --hypothesis-profile=signatures tests/contract/test_signature_mutations.py
+	$(BIN)/python -m pytest -o timeout=0 --hypothesis-profile=strangers -k '_any_ or nothing_but' \
+	  tests/intake tests/contract
+
+mutants: $(VENV)/dev ## plant small mistakes in what guards the worker; fail if no test notices (10 minutes; ARGS=keys)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 install: $(VENV)/worker ## set up .venv with what the worker needs
 

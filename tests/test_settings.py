@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from embedding.errors import StartupError
 from embedding.settings import Settings, unknown_variables
 
 
+# For each variable the values at both ends of its range, and those just outside.
+RANGES = {
+    "MODEL_NAME": ("served_name", ["m", "m" * 127, "m" * 128], ["m" * 129]),
+    "GPU_DEVICE": ("gpu_device", ["0", "1", "7"], ["-1", "cuda"]),
+    "AUTH_TIME_WINDOW_SECONDS": ("auth_window_s", ["1", "2", "3599", "3600"], ["0", "3601"]),
+    "AUTH_MIN_VERSION": ("auth_min_version", ["1", "2", "3"], ["0", "4"]),
+    "MAX_BATCH_SIZE": ("max_batch_size", ["1", "2", "4095", "4096"], ["0", "4097", "many", "1.5"]),
+    "MAX_RESPONSE_SIZE_BYTES": ("max_response_bytes", ["1", "2"], ["0", "-1", "1e6"]),
+    "WORKER_CONCURRENCY": ("worker_concurrency", ["3", "4", "4095", "4096"], ["2", "4097"]),
+    "TOTAL_REQUEST_TIMEOUT_S": (
+        "job_timeout_s",
+        ["0.001", "86399", "86400"],
+        ["0", "-1", "86400.001", "86401"],
+    ),
+    "MAX_IMAGE_SIZE_BYTES": ("max_image_bytes", ["1", "2", "536870911", "536870912"], ["0", "536870913"]),
+    "IMAGE_DOWNLOAD_TIMEOUT_S": (
+        "download_timeout_s",
+        ["0.001", "599", "600"],
+        ["0", "-1", "600.001", "601"],
+    ),
+    "DOWNLOAD_CONCURRENCY": ("download_concurrency", ["1", "2", "1023", "1024"], ["0", "1025"]),
+}
+CHOICES = {
+    "CLIP_PRECISION": ("precision", ["auto", "fp32", "fp16", "bf16"], ["fp8", "FP16"]),
+    "JOB_LOOP": ("job_loop", ["event", "sdk"], ["own", "SDK"]),
+    "RUNPOD_SERVERLESS": ("serverless", ["0", "1", "true"], ["2", "maybe"]),
+    "RUNPOD_LOG_LEVEL": (
+        "log_level", ["NOTSET", "TRACE", "DEBUG", "INFO", "debug", "WARN", "ERROR"], ["LOUD", "WARNING"]
+    ),
+}  # fmt: skip
+DEFAULTS = {
+    "serverless": False,
+    "gpu_device": 0,
+    "precision": "auto",
+    "allow_demo_model": False,
+    "model_roots": ("/models", "/runpod-volume/models"),
+    "allow_insecure_auth": False,
+    "auth_window_s": 120,
+    "auth_min_version": 1,
+    "max_batch_size": 64,
+    "max_response_bytes": 10_000_000,
+    "worker_concurrency": 128,
+    "job_loop": "event",
+    "job_timeout_s": 120.0,
+    "max_image_bytes": 10_485_760,
+    "download_timeout_s": 10.0,
+    "download_concurrency": 32,
+    "allow_http": False,
+    "allowed_domains": (),
+    "realtime_port": 0,
+    "log_level": "INFO",
+}
+
+
 class TestLimits:
-    @pytest.mark.parametrize(
-        ("name", "field", "good", "bad"),
-        [
-            ("MAX_BATCH_SIZE", "max_batch_size", ["1", "4096"], ["0", "4097", "many", "1.5"]),
-            ("WORKER_CONCURRENCY", "worker_concurrency", ["3", "4096"], ["2", "4097"]),
-            ("AUTH_TIME_WINDOW_SECONDS", "auth_window_s", ["1", "3600"], ["0", "3601"]),
-            ("AUTH_MIN_VERSION", "auth_min_version", ["1", "3"], ["0", "4"]),
-            ("MAX_IMAGE_SIZE_BYTES", "max_image_bytes", ["1", "536870912"], ["0", "536870913"]),
-            ("IMAGE_DOWNLOAD_TIMEOUT_S", "download_timeout_s", ["0.1", "600"], ["0", "600.1"]),
-            ("DOWNLOAD_CONCURRENCY", "download_concurrency", ["1", "1024"], ["0", "1025"]),
-            ("TOTAL_REQUEST_TIMEOUT_S", "job_timeout_s", ["0.5", "86400"], ["0", "-1", "86401"]),
-            ("GPU_DEVICE", "gpu_device", ["0", "7"], ["-1", "cuda"]),
-            ("CLIP_PRECISION", "precision", ["auto", "fp32", "fp16", "bf16"], ["fp8", "FP16"]),
-            ("RUNPOD_SERVERLESS", "serverless", ["0", "1", "true"], ["2", "maybe"]),
-            ("RUNPOD_LOG_LEVEL", "log_level", ["INFO", "debug"], ["LOUD"]),
-        ],
-    )
-    def test_each_variable_has_its_range(self, name, field, good, bad):
-        """A value inside the limits is taken, one outside is refused by the variable's name."""
+    @pytest.mark.parametrize(("name", "row"), [*RANGES.items(), *CHOICES.items()], ids=[*RANGES, *CHOICES])
+    def test_each_variable_has_its_range(self, name, row):
+        """A value inside the limits is taken, one just outside is refused by the variable's name."""
+        field, good, bad = row
         for value in good:
             taken = str(getattr(Settings.from_env({name: value}), field))
             assert taken in {value, f"{value}.0", value.upper(), str(value in {"1", "true"})}
         for value in bad:
             with pytest.raises(StartupError, match=name):
                 Settings.from_env({name: value})
+
+    def test_every_range_has_its_row(self):
+        """A bound that is added to a setting needs its values here."""
+        bounded = {field.alias for field in Settings.model_fields.values() if has_bounds(field)}
+
+        assert bounded == set(RANGES)
+
+    def test_defaults(self):
+        """Without any variable the worker runs by these numbers; whatever is not here is not set."""
+        assert Settings.from_env({}).model_dump(exclude_none=True) == DEFAULTS
 
     def test_all_faults_are_told_together(self):
         """Two bad variables are both named."""
@@ -50,6 +101,13 @@ class TestLimits:
             "a.org",
             "b.org",
         )
+
+
+def has_bounds(field) -> bool:
+    """Whether a field, or an alternative of it, is bounded by a number."""
+    stated = [field.metadata, *(getattr(part, "__metadata__", ()) for part in get_args(field.annotation))]
+    names = {"ge", "gt", "le", "lt", "min_length", "max_length"}
+    return any(hasattr(bound, name) for bounds in stated for bound in bounds for name in names)
 
 
 class TestSecrets:

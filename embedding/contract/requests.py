@@ -128,7 +128,7 @@ class TextRequest(_Request):
             return [Item(**{name: getattr(self, name) for name in fields})]
         shared = {"normalize": self.normalize, "truncate": self.truncate}
         return [
-            _item({"text": text, **shared}) if isinstance(text, str) else Rejected(None, _NO_TEXT)
+            _item({"text": text}, shared) if isinstance(text, str) else Rejected(None, _NO_TEXT)
             for text in self.texts
         ]
 
@@ -148,7 +148,7 @@ class BatchRequest(_Request):
     def items(self) -> list[Item | Rejected]:
         """Return the items in order; one that is not valid stands as its error."""
         shared = {"normalize": self.normalize, "truncate": self.truncate}
-        return [_item({**shared, **item} if isinstance(item, dict) else item) for item in self.items_]
+        return [_item(item, shared) for item in self.items_]
 
 
 class HealthRequest(_Request):
@@ -227,12 +227,12 @@ def check_count(request: Request, max_batch_size: int) -> None:
             raise BatchTooLarge(f"{field} holds {len(values)} entries; the limit is {max_batch_size}")
 
 
-def _item(fields: Any) -> Item | Rejected:
+def _item(fields: Any, shared: dict[str, bool]) -> Item | Rejected:
     if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
         error = InvalidInput(f"an item has {len(fields)} fields; the limit is {MAX_FIELDS}")
         return Rejected(request_id_of(fields), error)
     try:
-        return _ITEM.validate_python(fields)
+        return _ITEM.validate_python({**shared, **fields} if isinstance(fields, dict) else fields)
     except ValidationError as fault:
         return Rejected(request_id_of(fields), InvalidInput(explain(fault)))
 
@@ -242,28 +242,29 @@ def explain(fault: ValidationError, *, tagged: bool = False) -> str:
 
     *tagged* says that each location begins with the action that the union chose.
     """
-    errors = fault.errors(include_url=False, include_input=False, include_context=False)
+    errors = fault.errors()
     told = [
-        _explain_one(error["type"], [str(part) for part in error["loc"]][tagged:], error["msg"])
-        for error in errors[:MAX_ERRORS_TOLD]
+        _explain_one(error["type"], error["loc"][tagged:], error["msg"]) for error in errors[:MAX_ERRORS_TOLD]
     ]
     if len(errors) > MAX_ERRORS_TOLD:
         told.append(f"and {len(errors) - MAX_ERRORS_TOLD} more faults")
     return "; ".join(told)
 
 
-def _explain_one(kind: str, location: list[str], message: str) -> str:
+def _explain_one(kind: str, location: tuple[int | str, ...], message: str) -> str:
     if kind == "union_tag_invalid":
         return f"action must be one of {', '.join(ACTIONS)}"
     if kind == "model_type":
         return "an item must be a JSON object"
-    names = [printable(part) for part in location]
-    if kind == "extra_forbidden":
-        close = difflib.get_close_matches(names[-1], _KNOWN_FIELDS, n=1)
-        hint = f"; did you mean {close[0]}?" if close and close[0] != names[-1] else ""
-        return f"{names[-1]} is not a field of this action{hint}"
     plain = message[0].lower() + message[1:]
-    return f"{'.'.join(names)}: {plain}" if names else plain
+    if not location:
+        return plain
+    name = printable(str(location[0]))
+    if kind != "extra_forbidden":
+        return f"{name}: {plain}"
+    close = difflib.get_close_matches(name, _KNOWN_FIELDS, n=1)
+    hint = f"; did you mean {close[0]}?" if close and close[0] != name else ""
+    return f"{name} is not a field of this action{hint}"
 
 
 def printable(name: str) -> str:

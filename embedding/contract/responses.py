@@ -118,7 +118,7 @@ def check_size_before(request: EmbedRequest, *, count: int, dim: int, max_bytes:
     Raises ResponseTooLarge if the vectors alone would exceed *max_bytes*.
     """
     if request.encoding_format == "base64":
-        each = max_encoded_bytes(dim, "base64", request.embed_dtype)
+        each = max_encoded_bytes(dim, request.encoding_format, request.embed_dtype)
     else:
         each = dim * USUAL_FLOAT_CHARS
     if count * each > max_bytes:

@@ -70,9 +70,10 @@ def parse_url(url: str, limits: FetchLimits) -> Target:
         raise UrlRefused(REFUSAL)
     try:
         parts = urlsplit(url)
-        port = DEFAULT_PORTS.get(parts.scheme) if parts.port is None else parts.port
-        target = Target(parts.scheme, _host(parts), port or 0, _path(parts))
-    except ValueError as exc:  # a port of letters, unbalanced brackets, half a surrogate pair, NFKC tricks
+        port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
+        target = Target(parts.scheme, _host(parts), port, _path(parts))
+    except (KeyError, ValueError) as exc:
+        # Another scheme, a port of letters, unbalanced brackets, half a surrogate pair, NFKC tricks.
         raise UrlRefused(REFUSAL) from exc
     schemes = {"https", "http"} if limits.allow_http else {"https"}
     if target.scheme not in schemes or target.port not in limits.ports or "@" in parts.netloc:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NOW = 1_767_225_600
 URL = "https://images.example.com/cat.jpg"
 NONCE = "abcdefghijklmnop"
+CHARACTERS = [*map(chr, range(256)), "\u0661", "\uff21", "\u2028", "\u212a", "\ud800"]
 OLD = Key("old", b"o" * 32)
 NEW = Key("new", b"n" * 32)
 RING = Keyring((OLD, NEW))

@@ -35,6 +35,14 @@ class TestRoundTrip:
 
         np.testing.assert_allclose(back, vector, rtol=1e-3, atol=1e-4)
 
+    def test_each_format_is_what_it_says(self):
+        """A list holds the numbers, base64 their little-endian bytes."""
+        vector = np.array([1, -2], np.float32)
+
+        assert encode(vector, "float", "float32") == [1.0, -2.0]
+        assert encode(vector, "base64", "float32") == "AACAPwAAAMA="
+        assert encode(vector, "base64", "float16") == "ADwAwA=="
+
     @pytest.mark.parametrize("bad", ["!", "QUI", "QUJDRA", [1, "x"], [[1], [2, 3]]])
     def test_what_is_no_vector_is_refused(self, bad):
         """Neither broken base64 nor a list of other things decodes."""
@@ -60,6 +68,15 @@ class TestSize:
         assert max_encoded_bytes(dim, "base64", dtype) == size
         assert len(json.dumps(encode(np.ones(dim, np.float32), "base64", dtype))) == size
 
+    @pytest.mark.parametrize("dim", [1, 2, 3, 4, 511, 512, 513])
+    @pytest.mark.parametrize("dtype", ["float32", "float16"])
+    def test_base64_is_known_to_the_byte(self, dim, dtype):
+        """What base64 takes is known before there is a vector; of a list only the most it can take."""
+        sent = json.dumps(encode(np.ones(dim, np.float32), "base64", dtype))
+
+        assert max_encoded_bytes(dim, "base64", dtype) == len(sent)
+        assert max_encoded_bytes(dim, "float", "float32") == 25 * dim + 2
+
 
 class TestNormalize:
     @given(vector=VECTORS.filter(lambda v: float(np.abs(v).max()) > 1e-6))
@@ -75,3 +92,4 @@ class TestJsonVector:
 
         assert repr(vector) == str(vector) == f"{vector}" == "[0.5000, … 512 floats]"
         assert json.loads(json.dumps(vector)) == [0.5] * 512
+        assert repr(JsonVector()) == "[]"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import string
+
 import pytest
 
 from embedding.contract.canonical import Signable
 from embedding.contract.keys import Key, Keyring
 from embedding.contract.signatures import sign_v2
 from tests.contract.signing import (
+    CHARACTERS,
     NEW,
     NOW,
     OLD,
@@ -46,6 +49,22 @@ def test_a_secret_has_32_bytes_or_more(prefix, secret, enough):
             ValueError, match="EMBEDDING_HMAC_SECRET: every secret must have at least 32 bytes"
         ):
             Keyring.parse(prefix + secret)
+
+
+@pytest.mark.parametrize("kid", ["{}", "a{}", "{}a"])
+def test_kid_alphabet(kid):
+    """A kid is written in A-Z a-z 0-9 . _ -, each of them and nothing else, wherever it stands."""
+    taken = {character for character in CHARACTERS if is_kid(kid.format(character))}
+
+    assert taken == set(string.ascii_letters + string.digits + "._-")
+
+
+def is_kid(text: str) -> bool:
+    """Whether a key may have this id."""
+    try:
+        return Key(text, b"s" * 32).kid == text
+    except ValueError:
+        return False
 
 
 @pytest.mark.parametrize(

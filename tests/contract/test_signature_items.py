@@ -149,6 +149,36 @@ def test_an_item_that_cannot_be_signed_is_refused(item):
         sign_v2(item, NEW)
 
 
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        (Signable(image_url=1), "image_url must be a string"),
+        (Signable(image_url="\ud800"), "image_url must be valid Unicode text"),
+        (Signable(text=1), "text must be a string"),
+        (Signable(text="\ud800"), "text must be valid Unicode text"),
+    ],
+    ids=repr,
+)
+def test_signing_names_the_field(item, told):
+    """A client hears which field cannot be signed."""
+    with pytest.raises(InvalidInput) as fault:
+        sign_v2(item, NEW)
+
+    assert fault.value.message == told
+
+
+def test_a_picture_is_not_printed():
+    """The bytes of an image do not reach a log through what they were signed as."""
+    assert "PNG" not in repr(Signable(image_bytes=b"\x89PNG"))
+
+
+def test_a_v1_signature_covers_no_second_content():
+    """An image's right v1 signature does not carry a text along."""
+    assert accepts_item(v1(), Signable(image_url=URL))
+    assert not accepts_item(v1(), Signable(image_url=URL, text="a cat"))
+    assert not accepts_item(v1(), Signable(image_url=URL, image_bytes=b"\x89PNG"))
+
+
 def test_a_v2_signature_cannot_be_dressed_as_v1():
     """A captured v2 message used as a v1 URL is refused though its MAC would be right."""
     captured = sign_v2(Signable(image_url=URL), NEW, now=NOW)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from embedding.contract.signatures import Verifier
+from embedding.contract.signatures import Verifier, _JobAuth
 from tests.contract.signing import (
     NEW,
     NOW,
@@ -106,6 +106,32 @@ def test_memory_is_bounded_and_forgets_the_least_recently_used():
     assert not accepts_job(first, by=worker, job_id="x")
     assert not accepts_job(third, by=worker, job_id="x")
     assert accepts_job(second, by=worker, job_id="x")
+
+
+@pytest.mark.parametrize("over", [-1, 0, 1])
+def test_as_many_nonces_as_fit(over):
+    """65,536 nonces are remembered; with one more, the one that was used longest ago can be replayed."""
+    worker, oldest, newest = verifier(), signed(nonce="0" * 16), signed(nonce="1" * 16)
+    assert accepts_job(oldest, by=worker, job_id="1")
+    others = {("new", str(number)): ("x", NOW + 60) for number in range(65_536 - 2 + over)}
+    worker._nonces._uses.update(others)
+    assert accepts_job(newest, by=worker, job_id="2")
+
+    assert len(worker._nonces._uses) == 65_536 + min(over, 0)
+    assert accepts_job(oldest, by=worker, job_id="3") is (over > 0)
+
+
+def test_a_nonce_used_by_another_job_is_not_admitted():
+    """The answer to a replay is a plain false."""
+    memory, auth = verifier()._nonces, _JobAuth.read(signed()["auth"])
+
+    assert memory.admit(auth, job_id="1", now=NOW) is True
+    assert memory.admit(auth, job_id="2", now=NOW) is False
+
+
+def test_at_the_epoch_itself_a_new_nonce_is_new():
+    """A nonce that was never seen is not taken for one that expires at the first second there is."""
+    assert accepts_job(signed_by_hand(iat=0, exp=60), by=verifier(now=0))
 
 
 def test_expired_nonces_are_let_go():
