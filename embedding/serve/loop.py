@@ -38,7 +38,7 @@ NO_JOB: Final = frozenset({204, 400})  # 400 is what FlashBoot answers
 TOO_MANY_REQUESTS: Final = 429
 POLL_FAULTS: Final = (ClientError, OSError, ValueError, RuntimeError, AssertionError)
 MAX_INT_DIGITS: Final = 4300  # sys.int_info.default_max_str_digits
-ATTEMPTS: Final = 3  # to send a result, as the SDK: after two seconds again, and after three more
+ATTEMPTS: Final = 20  # to send a result, two or three seconds apart: a minute; the SDK's three are 5 s
 RESULT_HEADERS: Final = {
     "charset": "utf-8",
     "Content-Type": "application/x-www-form-urlencoded",
@@ -198,10 +198,10 @@ def _number(digits: str) -> int | float:
 
 
 async def _post(session: ClientSession, job_id: str, result: dict[str, Any]) -> None:
-    """Post *result*, at most three times; it is lost if the platform takes none of them.
+    """Post *result*, until the platform takes it or refuses it, for a minute; then it is lost.
 
-    Beside server errors, which the SDK tries again, these are lost connections: one that was kept open may
-    be closed as it is used.
+    Beside server errors, which the SDK tries again, lost connections count as trouble that passes: one that
+    was kept open may be closed as it is used.
     """
     url = f"{rp_http.JOB_DONE_URL.replace('$ID', job_id)}&isStream=false"
     pauses = FibonacciRetry(attempts=ATTEMPTS, exceptions={ClientConnectionError})  # it counts: one each
