@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bench.figures import percentile
+from embedding.serve.loop import ATTEMPTS
 from tests.chaos.judge import LEAST_APART, Judge
 from tests.chaos.references import nearest
 from tests.chaos.worker import DEVICE_LOST
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from tests.chaos.jobs import Job
     from tests.loopback import JobRecord, JobResult, LoopbackRunPod
 
-ATTEMPTS = 3  # of a worker to post one result
 # A run in which one of these is missing shows little.
 NEEDED = (
     "disturbance: kill",

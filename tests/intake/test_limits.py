@@ -21,11 +21,17 @@ FETCH_DEFAULTS = {
     "connect_timeout_s": 3.0,
     "read_timeout_s": 5.0,
     "dns_timeout_s": 2.0,
+    "max_overhead_bytes": 262_144,
     "max_redirects": 3,
     "max_attempts": 3,
     "backoff_base_s": 0.2,
     "backoff_cap_s": 2.0,
     "max_retry_after_s": 5.0,
+    "retry_tokens": 500,
+    "retry_cost": 10,
+    "max_idle_connections": 64,
+    "max_idle_per_host": 16,
+    "max_idle_s": 15.0,
     "max_url_length": 2048,
     "allow_http": False,
     "allowed_domains": (),
@@ -38,7 +44,9 @@ IMAGE_DEFAULTS = {
     "max_decoded_bytes": 150_000_000,
     "max_aspect": 100,
     "max_jpeg_scans": 100,
-    "max_jpeg_scan_pixels": 320_000_000,
+    "max_jpeg_scan_pixels": 450_000_000,
+    "max_memory_bytes": 450_000_000,
+    "max_reading_s": 0.6,
 }
 
 PLAIN = Header("PNG", 1000, 999, b"", bytes_per_pixel=3)
@@ -64,10 +72,14 @@ COSTS = {
     ),
     "max_jpeg_scans": (replace(PLAIN, scans=7), 7, "image has 7 scans; the limit is 6"),
     "max_jpeg_scan_pixels": (
-        replace(PLAIN, scans=2),
-        1_998_000,
-        "image is 1.0 megapixels in 2 scans; the limit is 1.998 megapixels in all",
+        replace(PLAIN, scans=2, scanned_components=3),
+        2_997_000,
+        (
+            "image is 1.0 megapixels in 2 scans of 3 components in all; "
+            "the limit is 2.997 megapixels times components"
+        ),
     ),
+    "max_memory_bytes": (PLAIN, 3_996_000, "image takes 4.0 MB to decode; the limit is 3.996"),
 }
 
 
@@ -78,8 +90,8 @@ def test_defaults():
 
 
 def test_every_limit_of_an_image_has_its_case():
-    """A limit that is added needs a picture that just keeps to it."""
-    assert set(COSTS) == {field.name for field in fields(ImageLimits)}
+    """A limit that is added needs a picture that just keeps to it; a time has no such picture."""
+    assert set(COSTS) | {"max_reading_s"} == {field.name for field in fields(ImageLimits)}
 
 
 @pytest.mark.parametrize("name", COSTS)
