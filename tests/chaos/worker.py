@@ -102,7 +102,11 @@ def resolve(host: str, _port: int) -> list[str]:
 def local_fetcher(port: int) -> Fetcher:
     """Return what downloads from *port* of this machine as if it were public, under one name."""
     limits = FetchLimits(
-        timeout_s=DOWNLOAD_TIMEOUT_S, backoff_base_s=0.05, allow_http=True, ports=frozenset({port, 80, 443})
+        timeout_s=DOWNLOAD_TIMEOUT_S,
+        backoff_base_s=0.05,
+        retry_cost=0,  # nine of ten pictures fail at first here: the process's budget would soon be spent
+        allow_http=True,
+        ports=frozenset({port, 80, 443}),
     )
     return Fetcher(limits, resolver=resolve, is_allowed=lambda address: address == HERE or is_public(address))
 
