@@ -53,6 +53,7 @@ BOUNDS = {
     "intake.urls._MAX_NAME_LENGTH": (253, "intake/test_url_alphabets.py::test_length_of_a_name"),
     "model.engine.MAX_FORWARD_S": (120.0, "model/test_engine.py::test_forward_that_does_not_return_shows"),
     "model.engine.MAX_WAITING_ITEMS": (1024, "model/test_engine.py::test_refuses_one_more_than_fits"),
+    "serve.loop.MAX_TAKEN_BYTES": (128 << 20, "serve/test_loop.py::test_jobs_that_fit"),
     "serve.loop.MAX_INT_DIGITS": (4300, "test_limits.py::test_digits"),
 }
 # What divides our own work, or reckons how much an answer may take, and refuses nobody.

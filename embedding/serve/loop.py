@@ -37,6 +37,7 @@ HELD_POLL_S: Final = 0.05  # an empty answer that comes sooner was not held, and
 NO_JOB: Final = frozenset({204, 400})  # 400 is what FlashBoot answers
 TOO_MANY_REQUESTS: Final = 429
 POLL_FAULTS: Final = (ClientError, OSError, ValueError, RuntimeError, AssertionError)
+MAX_TAKEN_BYTES: Final = 128 << 20  # of all jobs taken, as JSON; strings and decoded images are as much again
 MAX_INT_DIGITS: Final = 4300  # sys.int_info.default_max_str_digits
 ATTEMPTS: Final = 20  # to send a result, two or three seconds apart: a minute; the SDK's three are 5 s
 RESULT_HEADERS: Final = {
@@ -62,6 +63,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
         super().__init__(config)
         self.current_concurrency = self.concurrency_modifier(1)
         self._running: dict[asyncio.Task[None], str] = {}  # a job that is delivered twice has two tasks
+        self._taken_bytes: dict[asyncio.Task[None], int] = {}
+        self._job_bytes = 0  # of each job in the last answer that brought some
         self._take_at_most = self.current_concurrency
         self._changed = asyncio.Event()  # a job has ended, or the worker is to stop
 
@@ -100,14 +103,15 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
     async def _take_jobs(self, session: ClientSession) -> None:
         pause_s = FIRST_PAUSE_S
         while self.is_alive():
-            room = self.current_concurrency - len(self._running)
+            fitting = jobs_that_fit(sum(self._taken_bytes.values()), self._job_bytes)
+            room = min(self.current_concurrency - len(self._running), self._take_at_most, fitting)
             if room <= 0:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
             asked_s = time.monotonic()
             try:
-                jobs = await self._poll(session, min(room, self._take_at_most))
+                jobs = await self._poll(session, room)
             except POLL_FAULTS as fault:
                 if isinstance(fault, ClientResponseError) and fault.status == TOO_MANY_REQUESTS:
                     pause_s = LONGEST_PAUSE_S
@@ -147,7 +151,9 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
             response.raise_for_status()
             async with asyncio.timeout(self.jobs_fetcher_timeout):
                 body = await response.read()
-        return _jobs_of(body)
+        jobs = _jobs_of(body)
+        self._job_bytes = len(body) // len(jobs) if jobs else self._job_bytes
+        return jobs
 
     def _start(self, session: ClientSession, job: Any) -> bool:
         job_id = job.get("id") if isinstance(job, dict) else None
@@ -155,7 +161,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
             console.error("The platform sent a job without an id: it cannot be answered.")
             return False
         task = asyncio.create_task(self._run_job(session, job, job_id))
-        self._running[task] = job_id
+        self._running[task], self._taken_bytes[task] = job_id, self._job_bytes
         self.job_progress.add(job_id)
         task.add_done_callback(self._ended)
         return True
@@ -169,6 +175,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         job_id = self._running.pop(task)
+        del self._taken_bytes[task]
         if job_id not in self._running.values():
             self.job_progress.remove(job_id)
         self._changed.set()
@@ -176,6 +183,15 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
             console.info("Job stopped.", job_id)
         elif fault := task.exception():
             console.error(f"The job's result is lost: {_told(fault)}", job_id)
+
+
+def jobs_that_fit(taken_bytes: int, job_bytes: int) -> int:
+    """Return how many more jobs of *job_bytes* to ask for beside *taken_bytes*: one while there is any room.
+
+    The platform hands out jobs unseen, so that one answer may exceed MAX_TAKEN_BYTES; then none is asked for.
+    """
+    free_bytes = MAX_TAKEN_BYTES - taken_bytes
+    return max(free_bytes // max(job_bytes, 1), 1) if free_bytes > 0 else 0
 
 
 def _told(fault: BaseException) -> str:

@@ -1,5 +1,6 @@
-"""A worker without a model: `python echo_worker.py LOOP [CONCURRENCY]`. A job's input says what it does.
+"""A worker without a model: `python echo_worker.py LOOP [CONCURRENCY [MAX_TAKEN_BYTES]]`.
 
+A job's input says what it does:
 `sleep_s` sleeps, `raise` raises; the answer holds the input and how many jobs were in flight when it started.
 """
 
@@ -29,6 +30,10 @@ async def handle(job):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        from embedding.serve import loop
+
+        loop.MAX_TAKEN_BYTES = int(sys.argv[3])
     run_sdk(
         handle,
         concurrency=int(sys.argv[2]) if len(sys.argv) > 2 else 8,

@@ -14,6 +14,7 @@ import pytest
 from runpod.serverless.modules import rp_scale
 
 from embedding.serve import loop, queue
+from embedding.serve.loop import MAX_TAKEN_BYTES
 from embedding.serve.sdk import SDK_VERSION
 from tests.loopback import DROPPED, TRUNCATED_JSON, WRONG_CONTENT_TYPE, Fault, LoopbackRunPod
 from tests.serve.conftest import ROOT
@@ -23,9 +24,9 @@ ECHO_WORKER = str(Path(__file__).with_name("echo_worker.py"))
 
 
 @contextmanager
-def worker_of(platform, job_loop, concurrency=8, **env):
-    """Run the echo worker until the block ends."""
-    command = [sys.executable, ECHO_WORKER, job_loop, str(concurrency)]
+def worker_of(platform, job_loop, *options, **env):
+    """Run the echo worker with *options*, concurrency first, until the block ends."""
+    command = [sys.executable, ECHO_WORKER, job_loop, *map(str, options or (8,))]
     with platform.worker(command, env={"PYTHONPATH": str(ROOT), **env}) as worker:
         worker.wait_ready()
         yield worker
@@ -154,6 +155,33 @@ class TestEventLoop:
         platform.wait_all(platform.submit_many([{}] * 400))
 
         assert time.monotonic() - started_s < 10
+
+    @pytest.mark.parametrize(
+        ("taken_bytes", "job_bytes", "more"),
+        [
+            (0, 0, MAX_TAKEN_BYTES),
+            (0, MAX_TAKEN_BYTES // 4, 4),
+            (1, MAX_TAKEN_BYTES // 4, 3),
+            (0, MAX_TAKEN_BYTES - 1, 1),
+            (0, MAX_TAKEN_BYTES, 1),
+            (0, MAX_TAKEN_BYTES + 1, 1),
+            (MAX_TAKEN_BYTES - 1, 10, 1),
+            (MAX_TAKEN_BYTES, 10, 0),
+            (MAX_TAKEN_BYTES + 1, 10, 0),
+        ],
+    )
+    def test_jobs_that_fit(self, taken_bytes, job_bytes, more):
+        """Jobs are asked for while those taken leave room, and at least one: a large one must pass too."""
+        assert loop.jobs_that_fit(taken_bytes, job_bytes) == more
+
+    def test_large_jobs_are_taken_few_at_a_time(self):
+        """Of jobs that fill the room for bytes no more are taken, however many places are free."""
+        large = {"sleep_s": 0.2, "filling": "x" * 2000}
+        with LoopbackRunPod(hold_s=1.0) as platform, worker_of(platform, "event", 64, 10_000):
+            platform.run_sync(large)
+            results = platform.wait_all(platform.submit_many([large] * 20))
+
+        assert max(result.output["in_flight"] for result in results) in {4, 5}
 
     def test_job_without_id(self, event):
         """A job that cannot be answered is logged; the others that came with it are."""
