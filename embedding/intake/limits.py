@@ -64,10 +64,10 @@ class ImageLimits:
     # Longer side to shorter: what resizing needs grows with it.
     max_aspect: int = 100
     # A progressive JPEG may repeat a scan of 75 bytes, at up to 50 ms for each component and 50 megapixels.
-    # Encoders write ten scans of 14 components in all, so that a progressive picture may have 32 megapixels,
+    # Encoders write ten scans of 14 components in all, so that a progressive picture may have 25 megapixels,
     # one of a single scan all of 50.
     max_jpeg_scans: int = 100
-    max_jpeg_scan_pixels: int = 450_000_000
+    max_jpeg_scan_pixels: int = 350_000_000
     # Decoding and resizing at their peak, for one picture and for all threads together (see `memory`).
     max_memory_bytes: int = 450_000_000
     # Of one core, until all of a file is read; resizing may take 0.4 s more. What no header tells, such as

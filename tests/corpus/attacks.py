@@ -86,8 +86,8 @@ def near_limit(make, sizes, limit=10 * MEBIBYTE):
 
 
 DEAREST = {
-    "jpeg/progressive, 32 MP": lambda: hostile.scan_bomb(5656, 5656, scans=10),
-    "jpeg/progressive, 32 MP, damaged": lambda: damaged_at_the_end(hostile.scan_bomb(5656, 5656, scans=10)),
+    "jpeg/progressive, 25 MP": lambda: hostile.scan_bomb(5000, 5000, scans=10),
+    "jpeg/progressive, 25 MP, damaged": lambda: damaged_at_the_end(hostile.scan_bomb(5000, 5000, scans=10)),
     "jpeg/100 scans": lambda: hostile.scan_bomb(2075, 2075, scans=100),
     "jpeg/100 scans, damaged": lambda: damaged_at_the_end(hostile.scan_bomb(2075, 2075, scans=100)),
     "jpeg/progressive noise": lambda: encode(noise(2100, 2100), "JPEG", progressive=True, quality=98),
@@ -100,7 +100,7 @@ DEAREST = {
     "jpeg/flat, 50 MP": lambda: flat_jpeg(7071, 7071),
     "jpeg/far coefficients, 50 MP, damaged": lambda: damaged_at_the_end(flat_jpeg(7071, 7071, block=FAR)),
     "jpeg/three scans, 45 MP": lambda: flat_jpeg(6700, 6700, scans=APART),
-    "jpeg/six scans, 37.5 MP, forgiven": lambda: forgiven(
+    "jpeg/six scans, 29 MP, forgiven": lambda: forgiven(
         flat_jpeg(6120, 6120, scans=[*APART, *[range(3)] * 3])
     ),
     "jpeg/CMYK, 37.5 MP": lambda: flat_jpeg(6123, 6123, sampling=FOUR),
@@ -157,9 +157,9 @@ DEAREST = {
     "jpeg/rare sampling, forgiven": lambda: forgiven(
         flat_jpeg(7071, 7071, sampling=((3, 1), (1, 1), (1, 1)), block=FAR)
     ),
-    "jpeg/progressive, 32 MP, forgiven": lambda: forgiven(hostile.scan_bomb(5656, 5656, scans=10)),
-    "jpeg/progressive noise, 32 MP": lambda: near_limit(
-        lambda quality: encode(noise(5656, 5656), "JPEG", quality=quality, progressive=True, subsampling=0),
+    "jpeg/progressive, 25 MP, forgiven": lambda: forgiven(hostile.scan_bomb(5000, 5000, scans=10)),
+    "jpeg/progressive noise, 25 MP": lambda: near_limit(
+        lambda quality: encode(noise(5000, 5000), "JPEG", quality=quality, progressive=True, subsampling=0),
         (2, 4, 6, 8, 10),
     ),
     "jpeg/three scans, 45 MP, forgiven": lambda: forgiven(flat_jpeg(6700, 6700, scans=APART, block=FAR)),

@@ -17,7 +17,7 @@ from tests.corpus.subject import REFUSALS, good, image
 MAX_CPU_S = 1.0
 MAX_PEAK_MB = 700.0
 MAX_GAP = 1e-5
-NEAR_LIMIT_S = 0.35  # of a core alone: among others, which share its caches, it may be out of time
+NEAR_LIMIT_S = 0.2  # of a core alone: among others, which share its caches, it may be out of time
 BATCH_FILES = 31
 BATCH_BYTES = 7_000_000  # before base64, which makes 10 MB of it
 TEXT = {"text": "a red circle"}

@@ -44,7 +44,7 @@ IMAGE_DEFAULTS = {
     "max_decoded_bytes": 150_000_000,
     "max_aspect": 100,
     "max_jpeg_scans": 100,
-    "max_jpeg_scan_pixels": 450_000_000,
+    "max_jpeg_scan_pixels": 350_000_000,
     "max_memory_bytes": 450_000_000,
     "max_reading_s": 0.6,
 }
