@@ -30,7 +30,7 @@ def main() -> None:
     queue.run_sdk(
         queue.make_handler(FreeActions()),  # type: ignore[arg-type]
         concurrency=settings.worker_concurrency,
-        self_test=lambda: None,
+        check_device=lambda: None,
         job_loop=settings.job_loop,
     )
 

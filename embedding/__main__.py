@@ -89,8 +89,8 @@ def _add_sign(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     command = commands.add_parser(
         "sign",
         help="sign a job with the secret in EMBEDDING_HMAC_SECRET",
-        description="Print the job with a signature (v3) that covers all of its input, for one delivery. "
-        "The secret is read from EMBEDDING_HMAC_SECRET: the bare one, or kid:secret.",
+        description="Print the job with a signature (v3) that covers all of its input, for one job. "
+        "The secret is read from EMBEDDING_HMAC_SECRET: one secret, or kid:secret; of several the last signs.",
     )
     command.add_argument("job", metavar="FILE", help='a file that holds {"input": {...}}; - reads stdin')
     command.add_argument(

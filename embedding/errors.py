@@ -92,7 +92,7 @@ class UrlRefused(DownloadError):
 
 
 class ImageTooLarge(WorkerError):
-    """The image has too many bytes, pixels or scans, or is too thin, to be worth decoding."""
+    """The image has too many bytes, pixels or scans, is too thin, or costs too much to be decoded."""
 
     code = "IMAGE_TOO_LARGE"
     http_status = 413

@@ -2,10 +2,10 @@
 
 SDK 1.12.0 takes at most `concurrency` jobs a second, looks for finished work every 100 ms, drops a job that
 is handed out after SIGTERM, loses a cancel between taking a job and starting it, ends at a job without an
-`id`, and asks a failing platform again at once, a thousand times a second. Here a job is a task from the
-moment it arrives, a poll is open whenever there is room, and SIGTERM closes the poll at once; an answer
-that has begun to arrive is read and its jobs are run. What an answer means, how often a result is sent,
-heartbeat and fitness checks stay the SDK's.
+`id`, asks a failing platform again at once, a thousand times a second, and gives a result up after 5 s. Here
+a job is a task from the moment it arrives, a poll is open whenever there is room, and SIGTERM closes the poll
+at once; an answer that has begun to arrive is read and its jobs are run. What an answer means, heartbeat and
+fitness checks stay the SDK's.
 
 It builds on names of the SDK that are not public, so it serves `sdk.SDK_VERSION` alone.
 """
@@ -214,7 +214,7 @@ def _number(digits: str) -> int | float:
 
 
 async def _post(session: ClientSession, job_id: str, result: dict[str, Any]) -> None:
-    """Post *result*, until the platform takes it or refuses it, for a minute; then it is lost.
+    """Post *result*, until the platform takes or refuses it, or has failed ATTEMPTS times; then it is lost.
 
     Beside server errors, which the SDK tries again, lost connections count as trouble that passes: one that
     was kept open may be closed as it is used.

@@ -61,21 +61,18 @@ def run_sdk(
     handler: Handler,
     *,
     concurrency: int,
-    self_test: Callable[[], object],
+    check_device: Callable[[], object],
     job_loop: JobLoopName,
 ) -> None:
     """Hand *handler* to RunPod's SDK, which takes jobs until the platform stops it.
 
     With *job_loop* "event" it takes them by our loop (see `loop`), with "sdk" by its own.
     In its local modes the SDK leaves by SystemExit: 0 if the one job succeeded, else 1. On the platform
-    *self_test* runs before the first job; if it raises, the SDK reports the worker unhealthy and ends it.
+    *check_device* runs before the first job; if it raises, the SDK reports the worker unhealthy and ends it.
     """
     runpod = import_sdk()
     if job_loop == "event":
         _install_loop(runpod.__version__)
-
-    def check_device() -> None:
-        self_test()
 
     runpod.serverless.register_fitness_check(check_device)
     runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda _current: concurrency})

@@ -60,7 +60,7 @@ class Worker:
         queue.run_sdk(
             self.handler,
             concurrency=self.settings.worker_concurrency,
-            self_test=self.check_device,
+            check_device=self.check_device,
             job_loop=self.settings.job_loop,
         )
         return 0

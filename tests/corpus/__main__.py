@@ -18,17 +18,23 @@ from tests.corpus.examination import TITLE, examine, storm
 from tests.corpus.subject import MAX_SENT_BYTES, subject
 
 
+AT_ONCE = "at once"
+
+
 def main():
     """Run what the command line asks for; return the exit status."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the worker must not outlive this process
     violations = []
+    makers = attacks.GROUPS | dict(folders(options.folders))
+    chosen = [name for name in (*makers, AT_ONCE) if options.only in name]
+    if not chosen:
+        sys.exit(f"no group has {options.only!r} in its name; there are: {', '.join((*makers, AT_ONCE))}")
     print(TITLE)
     with subject(options.cpus) as worker:
-        makers = attacks.GROUPS | dict(folders(options.folders))
-        for group in filter(lambda name: options.only in name, makers):
+        for group in filter(makers.get, chosen):
             violations += _told(examine(worker, group, makers[group]()))
-        if options.only in "at once":
+        if AT_ONCE in chosen:
             for findings in storm(worker, attacks.crowds()):
                 violations += _told(findings)
     print(*violations or ["every file was answered, within all limits"], sep="\n")
@@ -68,9 +74,9 @@ def _told(findings):
 
 def _options():
     parser = argparse.ArgumentParser(prog="python -m tests.corpus", description=__doc__)
-    parser.add_argument("folders", nargs="*", metavar="FOLDER")
-    parser.add_argument("--cpus", type=int, default=1)
-    parser.add_argument("--only", default="")
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="send every file below it as well")
+    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="size the worker for N cores (1)")
+    parser.add_argument("--only", default="", metavar="WORD", help="only groups that have WORD in their name")
     return parser.parse_args()
 
 

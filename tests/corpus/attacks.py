@@ -88,8 +88,8 @@ def near_limit(make, sizes, limit=10 * MEBIBYTE):
 DEAREST = {
     "jpeg/progressive, 25 MP": lambda: hostile.scan_bomb(5000, 5000, scans=10),
     "jpeg/progressive, 25 MP, damaged": lambda: damaged_at_the_end(hostile.scan_bomb(5000, 5000, scans=10)),
-    "jpeg/100 scans": lambda: hostile.scan_bomb(2075, 2075, scans=100),
-    "jpeg/100 scans, damaged": lambda: damaged_at_the_end(hostile.scan_bomb(2075, 2075, scans=100)),
+    "jpeg/100 scans": lambda: hostile.scan_bomb(1830, 1830, scans=100),
+    "jpeg/100 scans, damaged": lambda: damaged_at_the_end(hostile.scan_bomb(1830, 1830, scans=100)),
     "jpeg/progressive noise": lambda: encode(noise(2100, 2100), "JPEG", progressive=True, quality=98),
     "jpeg/progressive noise, damaged": lambda: damaged_at_the_end(
         encode(noise(2100, 2100), "JPEG", progressive=True, quality=98)

@@ -73,9 +73,11 @@ def main(parts: list[str]) -> int:
     """Run the mutants of the chosen targets and return the exit status."""
     listed = tomllib.loads(LISTED.read_text(encoding="utf-8"))["mutant"]
     faults = 0
-    for target in TARGETS:
-        if parts and not any(part in target.path for part in parts):
-            continue
+    chosen = [each for each in TARGETS if not parts or any(part in each.path for part in parts)]
+    if not chosen:
+        print("no module's path holds that; choose from", *(target.path for target in TARGETS))
+        return 2
+    for target in chosen:
         started_s = time.monotonic()
         mutants = mutants_of((ROOT / target.path).read_text(encoding="utf-8"), target.only)
         if not passes(target, Mutant("none", unchanged(target.path))):

@@ -37,6 +37,6 @@ if __name__ == "__main__":
     run_sdk(
         handle,
         concurrency=int(sys.argv[2]) if len(sys.argv) > 2 else 8,
-        self_test=lambda: None,
+        check_device=lambda: None,
         job_loop=sys.argv[1],
     )
