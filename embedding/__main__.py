@@ -90,7 +90,7 @@ def _add_sign(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "sign",
         help="sign a job with the secret in EMBEDDING_HMAC_SECRET",
         description="Print the job with a signature (v3) that covers all of its input, for one job. "
-        "The secret is read from EMBEDDING_HMAC_SECRET: one secret, or kid:secret; of several the last signs.",
+        "The secret is read from EMBEDDING_HMAC_SECRET: a secret, or kid:secret; of several the last signs.",
     )
     command.add_argument("job", metavar="FILE", help='a file that holds {"input": {...}}; - reads stdin')
     command.add_argument(

@@ -114,7 +114,7 @@ class Actions:
 
     def is_healthy(self) -> bool:
         """Return whether the device still works, as far as is known."""
-        return self._pipeline.engine.is_healthy() and not self._self_test.gave_wrong_vectors
+        return self._pipeline.engine.is_healthy() and not self._self_test.has_failed
 
     async def _embed(self, request: EmbedRequest, authorize: Authorize) -> dict[str, Any]:
         """Return one embedding or a list of results, as *request* asks."""

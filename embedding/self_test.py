@@ -1,7 +1,8 @@
 """Does the device still give the right vectors? The golden inputs, by the way that every job's items go.
 
 A device can fail without an error: it hangs, or its numbers are wrong. `health` with `check` finds both.
-Wrong vectors are for good: such a worker must be replaced. Whoever asks while a check runs gets its result.
+Wrong vectors, or none, are for good: such a worker must be replaced. Whoever asks while a check runs gets its
+result.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from embedding.errors import WorkerError
+from embedding.errors import InferenceError, Overloaded
 from embedding.model.golden import TEXTS, golden_picture, worst_cosine
 
 
@@ -26,7 +27,7 @@ TIMEOUT_S: Final = 10.0  # a full queue of ViT-L/14 takes less on a GPU
 
 
 class SelfTest:
-    """Embeds the golden picture and texts through *engine*; `gave_wrong_vectors` stays once it is true."""
+    """Embeds the golden picture and texts through *engine*; `has_failed` stays once it is true."""
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class SelfTest:
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         """Expect vectors within the cosine *bound* of *expected* (1 + T, D); None asks for finite ones."""
-        self.gave_wrong_vectors = False
+        self.has_failed = False
         self._engine = engine
         self._expected = expected
         self._bound = bound
@@ -57,7 +58,10 @@ class SelfTest:
                 vectors = await self._embed()
         except TimeoutError:
             return _failed(f"the device gave no answer within {self._timeout_s:g} s")
-        except WorkerError as error:
+        except InferenceError as error:  # these inputs were embedded when the worker started
+            self.has_failed = True
+            return _failed(f"{error.code}: {error.message}")
+        except Overloaded as error:
             return _failed(f"{error.code}: {error.message}")
         passed = {"passed": True, "took_ms": round((time.perf_counter() - started_s) * 1e3, 3)}
         if self._expected is None:
@@ -65,7 +69,7 @@ class SelfTest:
         cosine = worst_cosine(vectors, self._expected)
         if cosine >= self._bound:
             return {**passed, "cosine": round(cosine, 6)}
-        self.gave_wrong_vectors = True
+        self.has_failed = True
         return _failed(
             f"the vectors are wrong: cosine {cosine:.6f} to the golden ones, {self._bound} is needed"
         )

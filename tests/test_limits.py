@@ -51,7 +51,7 @@ BOUNDS = {
     "intake.headers.webp.MAX_CHUNKS": (20_000, "test_limits.py::test_webp_chunks"),
     "intake.preprocess.MAX_SIZE": (4096, "test_limits.py::test_image_size"),
     "intake.urls._MAX_NAME_LENGTH": (253, "intake/test_url_alphabets.py::test_length_of_a_name"),
-    "model.engine.MAX_FORWARD_S": (120.0, "model/test_engine.py::test_forward_that_does_not_return_shows"),
+    "model.engine.MAX_FORWARD_S": (90.0, "model/test_engine.py::test_forward_that_does_not_return_shows"),
     "model.engine.MAX_WAITING_ITEMS": (1024, "model/test_engine.py::test_refuses_one_more_than_fits"),
     "serve.loop.MAX_TAKEN_BYTES": (128 << 20, "serve/test_loop.py::test_jobs_that_fit"),
     "serve.loop.MAX_INT_DIGITS": (4300, "test_limits.py::test_digits"),

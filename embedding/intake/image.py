@@ -154,7 +154,7 @@ def _check(header: Header, limits: ImageLimits) -> None:
         )
     if header.scans > limits.max_jpeg_scans:
         raise ImageTooLarge(f"image has {header.scans} scans; the limit is {limits.max_jpeg_scans}")
-    if header.scans > 1 and header.scanned_components * pixels > limits.max_jpeg_scan_pixels:
+    if header.is_buffered and header.scanned_components * pixels > limits.max_jpeg_scan_pixels:
         raise ImageTooLarge(
             f"image is {_mega(pixels)} megapixels in {header.scans} scans of "
             f"{header.scanned_components} components in all; "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _RGB: Final = 4  # as Pillow keeps it
 _CMYK: Final = 4
-_COEFFICIENT: Final = 2  # of a JPEG in several scans, which are all kept until the last
+_COEFFICIENT: Final = 2  # of a JPEG that is not decoded row by row
 _GIF: Final = 5  # an index, and RGB
 _WEBP: Final = 17  # two canvases, a frame, Pillow's copy, and the page that it is laid on
 # By the header's bytes for a pixel: palette, grey, RGB, what has transparency; others are copied once more.
@@ -35,7 +35,7 @@ def peak_bytes(header: Header) -> int:
 def _bytes_per_pixel(header: Header) -> int:
     components = header.bytes_per_pixel
     if header.format == "JPEG":
-        coefficients = _COEFFICIENT * components if header.scans > 1 else 0
+        coefficients = _COEFFICIENT * components if header.is_buffered else 0
         return max(coefficients, _RGB if components == _CMYK else 0) + _RGB
     if header.format == "PNG":
         return _PNG.get(components, _PNG_OTHERS)

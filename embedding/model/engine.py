@@ -44,7 +44,7 @@ Kind = Literal["image", "text"]
 MAX_FORWARD_ITEMS: Final = 64
 ALONE_ITEMS: Final = 4  # so many run with all cores, if no more are coming
 MAX_LANE_THREAD_ITEMS: Final = 16  # in one forward for each thread; more are no faster, and need more memory
-MAX_FORWARD_S: Final = 120.0  # sixteen pictures on ViT-bigG/14 and two cores take less
+MAX_FORWARD_S: Final = 90.0  # less than a job's 120, so that the first to time out tells of it
 MAX_WAITING_ITEMS: Final = 1024  # decoded pictures of 150 KB, so 154 MB at 224 pixels
 
 

@@ -39,6 +39,7 @@ def place(towers: CLIP, checkpoint: Checkpoint, *, device: str, dtype: torch.dty
     to_pack = packable(towers, device=device, dtype=dtype)
     converter = _Converter(dtype)
 
+    @torch.no_grad()  # a pickle may hold parameters, which would not be copied in place
     def placed(names: list[str]) -> dict[str, Tensor]:
         tensors = checkpoint.read(names)
         if device != "cpu":

@@ -39,7 +39,8 @@ TOO_MANY_REQUESTS: Final = 429
 POLL_FAULTS: Final = (ClientError, OSError, ValueError, RuntimeError, AssertionError)
 MAX_TAKEN_BYTES: Final = 128 << 20  # of all jobs taken, as JSON; strings and decoded images are as much again
 MAX_INT_DIGITS: Final = 4300  # sys.int_info.default_max_str_digits
-ATTEMPTS: Final = 20  # to send a result, two or three seconds apart: a minute; the SDK's three are 5 s
+ATTEMPTS: Final = 20  # to send a result, two or three seconds apart; the SDK's three are 5 s
+POST_S: Final = 60.0  # for all of them
 RESULT_HEADERS: Final = {
     "charset": "utf-8",
     "Content-Type": "application/x-www-form-urlencoded",
@@ -214,21 +215,20 @@ def _number(digits: str) -> int | float:
 
 
 async def _post(session: ClientSession, job_id: str, result: dict[str, Any]) -> None:
-    """Post *result*, until the platform takes or refuses it, or has failed ATTEMPTS times; then it is lost.
+    """Post *result*, until the platform takes or refuses it, for POST_S at most; then it is lost.
 
     Beside server errors, which the SDK tries again, lost connections count as trouble that passes: one that
     was kept open may be closed as it is used.
     """
     url = f"{rp_http.JOB_DONE_URL.replace('$ID', job_id)}&isStream=false"
-    pauses = FibonacciRetry(attempts=ATTEMPTS, exceptions={ClientConnectionError})  # it counts: one each
+    pauses = FibonacciRetry(ATTEMPTS, statuses={TOO_MANY_REQUESTS}, exceptions={ClientConnectionError})
     sender = RetryClient(client_session=session, retry_options=pauses)
+    headers = {**RESULT_HEADERS, "X-Request-ID": job_id}
     try:
-        async with sender.post(
-            url,
-            data=orjson.dumps(result),
-            headers={**RESULT_HEADERS, "X-Request-ID": job_id},
-            raise_for_status=True,
-        ) as answer:
+        async with (
+            asyncio.timeout(POST_S),
+            sender.post(url, data=orjson.dumps(result), headers=headers, raise_for_status=True) as answer,
+        ):
             await answer.read()
     except (ClientError, TimeoutError) as fault:
         console.error(f"The job's result is lost, the platform did not take it: {_told(fault)}", job_id)

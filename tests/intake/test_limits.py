@@ -72,7 +72,7 @@ COSTS = {
     ),
     "max_jpeg_scans": (replace(PLAIN, scans=7), 7, "image has 7 scans; the limit is 6"),
     "max_jpeg_scan_pixels": (
-        replace(PLAIN, scans=2, scanned_components=3),
+        replace(PLAIN, scans=2, scanned_components=3, is_buffered=True),
         2_997_000,
         (
             "image is 1.0 megapixels in 2 scans of 3 components in all; "

@@ -16,10 +16,14 @@ from tests.intake.hostile import GREY, PALETTE, RGB, RGBA, chunk, encode, flat_j
 
 
 APART = [(0,), (1,), (2,)]
+PROGRESSIVE = encode(Image.new("RGB", (10, 10)), "JPEG", progressive=True, subsampling=0)
+FIRST_SCAN = PROGRESSIVE[: PROGRESSIVE.index(b"\xff\xda", PROGRESSIVE.index(b"\xff\xda") + 2)] + b"\xff\xd9"
 NEEDS = [
     (flat_jpeg(10, 10), 4),
     (flat_jpeg(10, 10, sampling=((1, 1),)), 4),
     (flat_jpeg(10, 10, scans=APART), 10),
+    (flat_jpeg(10, 10, scans=APART[:1]), 10),
+    (FIRST_SCAN, 10),
     (flat_jpeg(10, 10, sampling=((1, 1),) * 4), 8),
     (flat_jpeg(10, 10, sampling=((1, 1),) * 4, scans=[*APART, (3,)]), 12),
     (flat_png(10, 10, GREY), 5),

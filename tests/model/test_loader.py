@@ -142,6 +142,17 @@ def tensors_with(change):
     return write
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_pickle_of_parameters(folder, precision):
+    """A checkpoint saved with its gradients' bookkeeping loads as any other."""
+    file = folder.path / "open_clip_model.safetensors"
+    parameters = {name: torch.nn.Parameter(tensor) for name, tensor in load_file(file).items()}
+    file.unlink()
+    (folder.path / "open_clip_pytorch_model.bin").write_bytes(saved(parameters))
+
+    assert load(folder, precision=precision).identity.architecture == "own"
+
+
 class TestDamage:
     @pytest.mark.parametrize(
         ("damage", "message"),

@@ -16,7 +16,8 @@ class Header:
     """An image's format and its price, known before it is decoded.
 
     *width* and *height* are as stored; *orientation* (EXIF, 1 to 8) is still to be applied.
-    *scanned_components* counts the components of each scan.
+    *scanned_components* counts the components of each scan. *is_buffered*: its decoder keeps the coefficients
+    of the whole picture, since one pass over the file does not give a row.
     *payload* is the file without what does not decide the pixels.
     """
 
@@ -28,4 +29,5 @@ class Header:
     orientation: int = 1
     scans: int = 1
     scanned_components: int = 1
+    is_buffered: bool = False
     bit_depth: int = 8

@@ -31,6 +31,7 @@ _EXIF: Final = 0xE1
 # APP1 to APP15 but Adobe's APP14, which tells how colours are stored, and comments.
 _DROPPED: Final = frozenset({*range(0xE1, 0xF0), 0xFE} - {0xEE})
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are tables
+_PROGRESSIVE: Final = 0xC2
 _HUFFMAN_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})
 
 
@@ -39,6 +40,7 @@ def read(data: bytes) -> Header:
     kept = [data[:2]]
     frame = b""
     scans = scanned_components = 0
+    is_progressive = False
     exif = None
     position = 2
     for _ in range(MAX_SEGMENTS):
@@ -52,6 +54,7 @@ def read(data: bytes) -> Header:
             exif = segment
         elif marker in _FRAMES:
             frame = frame or _huffman_frame(marker, segment)
+            is_progressive |= marker == _PROGRESSIVE
         elif marker == _START_OF_SCAN:
             scans += 1
             scanned_components += segment[0]
@@ -65,8 +68,9 @@ def read(data: bytes) -> Header:
         raise DecodeError(DAMAGED)
     height, width, components = struct.unpack_from(">HHB", frame, 1)
     turned = orientation(exif) if exif else UPRIGHT
-    payload = b"".join(kept)
-    return Header("JPEG", width, height, payload, components, turned, scans, scanned_components)
+    is_buffered = is_progressive or scans > 1 or scanned_components < components
+    counted = (turned, scans, scanned_components, is_buffered)
+    return Header("JPEG", width, height, b"".join(kept), components, *counted)
 
 
 def _next_marker(data: bytes, position: int) -> tuple[int, int]:
