@@ -28,10 +28,10 @@ def secret(monkeypatch):
     monkeypatch.setenv("EMBEDDING_HMAC_SECRET", SECRET)
 
 
-def sign(*arguments):
+def sign(*arguments, program=("-m", "embedding")):
     """Run the command as its own process, which sees the environment as a caller's shell has it."""
     return subprocess.run(
-        [sys.executable, "-m", "embedding", "sign", *arguments],
+        [sys.executable, *program, "sign", *arguments],
         cwd=ROOT,
         env={**os.environ, "EMBEDDING_HMAC_SECRET": SECRET},
         input=json.dumps(JOB),
@@ -56,15 +56,7 @@ def test_signed_job_is_accepted():
 def test_needs_no_torch():
     """A caller's machine signs without what only a worker needs."""
     program = "import sys; sys.modules['torch'] = None; from embedding.__main__ import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "sign", "-"],
-        cwd=ROOT,
-        env={**os.environ, "EMBEDDING_HMAC_SECRET": SECRET},
-        input=json.dumps(JOB),
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = sign("-", program=("-c", program))
 
     assert done.returncode == 0, done.stderr
 
