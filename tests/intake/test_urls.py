@@ -100,6 +100,10 @@ class TestParseUrl:
         """A plain URL comes apart once, without its fragment, with its path fit for a request line."""
         assert parse_url(url, STRICT) == target
 
+    def test_place(self):
+        """Where a request goes is its scheme, host and port, whatever it asks for there."""
+        assert parse_url("https://A.test/x?y", STRICT).place == ("https", "a.test", 443)
+
     def test_length_ends_at_the_limit(self):
         """2,048 characters pass; one more does not."""
         url = "https://example.com/"
