@@ -49,7 +49,7 @@ format: $(VENV)/dev ## format the code
 bench: $(VENV)/dev ## measure speed against other ways, as ratios (15 minutes; ARGS='--quick', '--peer infinity')
 	$(BIN)/python -m bench $(ARGS)
 
-corpus: $(VENV)/dev ## send attacks, and every file below CORPUS, through a worker on one core (10 minutes): make corpus CORPUS=DIR
+corpus: $(VENV)/dev ## send attacks, and every file below CORPUS, through a worker on one core (5 minutes): make corpus CORPUS=DIR
 	$(BIN)/python -m tests.corpus $(ARGS) $(CORPUS)
 
 demo-model: $(VENV)/worker ## draw, train and evaluate the embedded demo model again (about 15 minutes)

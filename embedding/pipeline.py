@@ -21,7 +21,10 @@ import torch
 
 from embedding.contract.canonical import Signable
 from embedding.contract.responses import Embedded, Timings
-from embedding.intake.image import ImageLimits, MemoryBudget, decode_base64, decode_image
+from embedding.intake.base64_image import decode_base64
+from embedding.intake.image import decode_image
+from embedding.intake.limits import ImageLimits
+from embedding.intake.memory import MemoryBudget
 
 
 if TYPE_CHECKING:

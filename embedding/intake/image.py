@@ -27,7 +27,6 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from embedding.errors import DecodeError, ImageTooLarge, WorkerError
-from embedding.intake.base64_image import decode_base64
 from embedding.intake.flatten import flatten
 from embedding.intake.headers import DAMAGED, Header, read_header
 from embedding.intake.jpeg import decode_rgb
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["ImageLimits", "MemoryBudget", "Preprocess", "decode_base64", "decode_image"]
+__all__ = ["ImageLimits", "Preprocess", "decode_image"]
 
 # Not Image.open: it warns of large images before ours can be told, and takes a JPEG's word for being an MPO.
 _DECODERS: Final[Mapping[str, type[ImageFile.ImageFile]]] = {

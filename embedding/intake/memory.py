@@ -2,7 +2,7 @@
 
 Threat: files of some kilobytes that need hundreds of megabytes each, one in every thread at once. What a
 picture needs at its peak follows from its header: the bytes for a pixel were measured at 16 to 50 megapixels,
-resizing included, with Pillow 12.3 and libjpeg-turbo 3, and rounded up.
+resizing included, with Pillow 13.0 and libjpeg-turbo 3, and rounded up.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _bytes_per_pixel(header: Header) -> int:
 
 
 class MemoryBudget:
-    """So many bytes for all threads. Who comes first is served first, so that large pictures have a turn."""
+    """So many bytes for all threads. One waits for them at a time, so that no large picture is passed by."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = self._free_bytes = max_bytes

@@ -18,7 +18,7 @@ import os
 import signal
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 from aiohttp import ClientConnectionError, ClientError, ClientResponseError
@@ -54,6 +54,11 @@ def install() -> None:
     rp_scale.JobScaler = JobLoop
 
 
+class _Taken(NamedTuple):
+    job_id: str
+    size_bytes: int
+
+
 class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
     """The SDK's JobScaler with another `run`.
 
@@ -63,8 +68,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.current_concurrency = self.concurrency_modifier(1)
-        self._running: dict[asyncio.Task[None], str] = {}  # a job that is delivered twice has two tasks
-        self._taken_bytes: dict[asyncio.Task[None], int] = {}
+        self._running: dict[asyncio.Task[None], _Taken] = {}  # a job that is delivered twice has two tasks
         self._job_bytes = 0  # of each job in the last answer that brought some
         self._take_at_most = self.current_concurrency
         self._changed = asyncio.Event()  # a job has ended, or the worker is to stop
@@ -89,7 +93,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
 
     async def stop_job(self, job_id: str) -> bool:
         """Cancel a running job; it posts no result. Return whether there was one."""
-        tasks = [task for task, running_id in self._running.items() if running_id == job_id]
+        tasks = [task for task, taken in self._running.items() if taken.job_id == job_id]
         for task in tasks:
             console.info("Stopping job.", job_id)
             task.cancel()
@@ -104,7 +108,9 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
     async def _take_jobs(self, session: ClientSession) -> None:
         pause_s = FIRST_PAUSE_S
         while self.is_alive():
-            fitting = jobs_that_fit(sum(self._taken_bytes.values()), self._job_bytes)
+            fitting = jobs_that_fit(
+                sum(taken.size_bytes for taken in self._running.values()), self._job_bytes
+            )
             room = min(self.current_concurrency - len(self._running), self._take_at_most, fitting)
             if room <= 0:
                 self._changed.clear()
@@ -162,7 +168,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
             console.error("The platform sent a job without an id: it cannot be answered.")
             return False
         task = asyncio.create_task(self._run_job(session, job, job_id))
-        self._running[task], self._taken_bytes[task] = job_id, self._job_bytes
+        self._running[task] = _Taken(job_id, self._job_bytes)
         self.job_progress.add(job_id)
         task.add_done_callback(self._ended)
         return True
@@ -175,9 +181,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
             self.kill_worker()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        job_id = self._running.pop(task)
-        del self._taken_bytes[task]
-        if job_id not in self._running.values():
+        job_id = self._running.pop(task).job_id
+        if all(taken.job_id != job_id for taken in self._running.values()):
             self.job_progress.remove(job_id)
         self._changed.set()
         if task.cancelled():

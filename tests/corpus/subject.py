@@ -15,18 +15,10 @@ import numpy as np
 
 from embedding.serve.smoke import bundled_picture
 from tests.loopback import LoopbackRunPod
+from tests.serve.conftest import WORKER
 
 
-ROOT = Path(__file__).parents[2]
 LAUNCHER = Path(__file__).with_name("small_machine.py")
-ENVIRONMENT = {
-    "RUNPOD_SERVERLESS": "1",
-    "ALLOW_DEMO_MODEL": "1",
-    "ALLOW_INSECURE_AUTH": "1",
-    "OMP_NUM_THREADS": "1",
-    "CLIP_PRECISION": "fp32",
-    "PYTHONPATH": str(ROOT),
-}
 # What an image can be answered: INVALID_INPUT is for an empty one.
 REFUSALS = {"DECODE_ERROR", "IMAGE_TOO_LARGE", "INVALID_INPUT"}
 # RunPod carries 20 MB in a job; what is longer is cut, and longer than the worker's limit all the same.
@@ -120,6 +112,6 @@ def subject(cpus=1):
     """Yield a worker on one core that is sized for *cpus*."""
     core = max(os.sched_getaffinity(0))
     command = [sys.executable, str(LAUNCHER), str(core), str(cpus)]
-    with LoopbackRunPod(hold_s=1.0) as platform, platform.worker(command, env=ENVIRONMENT) as worker:
+    with LoopbackRunPod(hold_s=1.0) as platform, platform.worker(command, env=WORKER) as worker:
         worker.wait_ready(60)
         yield Subject(platform, worker)

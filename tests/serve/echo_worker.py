@@ -1,4 +1,4 @@
-"""A worker without a model: `python echo_worker.py LOOP [CONCURRENCY [MAX_TAKEN_BYTES]]`.
+"""A worker without a model: `python echo_worker.py LOOP [CONCURRENCY [NAME VALUE]]`: our loop's NAME.
 
 A job's input says what it does:
 `sleep_s` sleeps, `raise` raises; the answer holds the input and how many jobs were in flight when it started.
@@ -7,6 +7,7 @@ A job's input says what it does:
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 
 from embedding.serve.queue import run_sdk
@@ -33,7 +34,7 @@ if __name__ == "__main__":
     if len(sys.argv) > 3:
         from embedding.serve import loop
 
-        loop.MAX_TAKEN_BYTES = int(sys.argv[3])
+        setattr(loop, sys.argv[3], json.loads(sys.argv[4]))
     run_sdk(
         handle,
         concurrency=int(sys.argv[2]) if len(sys.argv) > 2 else 8,

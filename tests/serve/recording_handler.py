@@ -21,6 +21,7 @@ if __name__ != "__mp_main__":
 
     worker = start()
     sys.addaudithook(record)
+    open(os.devnull, "w").close()  # noqa: PTH123  shows that it is watched
 
 if __name__ == "__main__":
     sys.exit(worker.run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ def test_serving_writes_nothing(platform, picture):
         worker.wait_ready(60)
         results = [platform.run_sync({**job, "auth": sign_v3(job, key)}) for job in jobs]
         written = {path for path in DISK.findall(worker.log()) if not path.startswith("/dev/")}
+
+        assert os.devnull in DISK.findall(worker.log())
 
     assert [result.status for result in results] == ["COMPLETED"] * 4 + ["FAILED"]
     assert written == set()

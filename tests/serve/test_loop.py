@@ -45,6 +45,15 @@ def is_running(platform, *jobs):
     return all(platform.result(job).status == "IN_PROGRESS" for job in jobs)
 
 
+def assert_sent_again(platform, fault):
+    """Hold that a result that meets *fault* once arrives at the second try."""
+    platform.fail("job-done", fault, times=1)
+    job = platform.submit({})
+
+    assert platform.wait(job).status == "COMPLETED"
+    assert len(platform.record(job).refused) == 1
+
+
 def wait_started(worker, *jobs):
     """Return when the worker has begun all *jobs*."""
     for job in jobs:
@@ -111,12 +120,7 @@ class TestBothLoops:
 
     def test_result_is_sent_again(self, either):
         """A result that the platform could not take is sent again."""
-        platform, _ = either
-        platform.fail("job-done", 500, times=1)
-        job = platform.submit({})
-
-        assert platform.wait(job).status == "COMPLETED"
-        assert len(platform.record(job).refused) == 1
+        assert_sent_again(either[0], 500)
 
     def test_result_that_is_refused(self, either):
         """A result that the platform refuses is logged as lost, and the worker goes on."""
@@ -177,7 +181,10 @@ class TestEventLoop:
     def test_large_jobs_are_taken_few_at_a_time(self):
         """Of jobs that fill the room for bytes no more are taken, however many places are free."""
         large = {"sleep_s": 0.2, "filling": "x" * 2000}
-        with LoopbackRunPod(hold_s=1.0) as platform, worker_of(platform, "event", 64, 10_000):
+        with (
+            LoopbackRunPod(hold_s=1.0) as platform,
+            worker_of(platform, "event", 64, "MAX_TAKEN_BYTES", 10_000),
+        ):
             platform.run_sync(large)
             results = platform.wait_all(platform.submit_many([large] * 20))
 
@@ -194,14 +201,17 @@ class TestEventLoop:
         assert platform.wait("good").status == "COMPLETED"
         worker.wait_log("without an id")
 
-    def test_result_is_sent_again_over_a_new_connection(self, event):
-        """A result whose connection breaks is sent again."""
-        platform, _ = event
-        platform.fail("job-done", DROPPED)
-        job = platform.submit({})
+    @pytest.mark.parametrize("fault", [DROPPED, 429], ids=["broken connection", "too many requests"])
+    def test_result_is_sent_again_where_the_sdk_gives_up(self, event, fault):
+        """A result whose connection breaks, or that comes when the platform is busy, is sent again."""
+        assert_sent_again(event[0], fault)
 
-        assert platform.wait(job).status == "COMPLETED"
-        assert len(platform.record(job).refused) == 1
+    def test_result_that_nobody_takes_in_time(self):
+        """A platform that says nothing to a result holds its place for a bounded time only."""
+        with LoopbackRunPod(hold_s=1.0) as platform, worker_of(platform, "event", 8, "POST_S", 0.5) as worker:
+            platform.delay_done(5)
+            job = platform.submit({})
+            worker.wait_log(f'"requestId": "{job}", "message": "The job\'s result is lost, ')
 
     def test_each_result_has_pauses_of_its_own(self, event):
         """A result waits two seconds for its second try, however many were sent again before it."""
