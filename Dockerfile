@@ -57,6 +57,8 @@ RUN python -m compileall -q handler.py embedding
 # NVIDIA's two variables bring the driver and nvidia-smi into a base that is not NVIDIA's.
 ARG CLIP_MODEL_NAME
 ARG CLIP_PRETRAINED
+# A look-up that hangs holds a thread until the resolver gives up: after 2 s for each name server, not 10.
+ENV RES_OPTIONS="timeout:1 attempts:2"
 ENV RUNPOD_SERVERLESS=1 \
     RUNPOD_LOG_LEVEL=INFO \
     PYTHONUNBUFFERED=1 \

@@ -37,11 +37,15 @@ class SelfTest:
         bound: float,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """Expect vectors within the cosine *bound* of *expected* (1 + T, D); None asks for finite ones."""
+        """Expect vectors near *expected* (1 + T, D); None asks for finite ones.
+
+        *bound* is the least cosine when a worker starts. Here an error twice as large passes: among others in
+        a batch numbers are rounded otherwise, and a broken device is not that near.
+        """
         self.has_failed = False
         self._engine = engine
         self._expected = expected
-        self._bound = bound
+        self._bound = 1 - 2 * (1 - bound)
         self._timeout_s = timeout_s
         self._running: asyncio.Task[dict[str, Any]] | None = None
 
@@ -71,7 +75,7 @@ class SelfTest:
             return {**passed, "cosine": round(cosine, 6)}
         self.has_failed = True
         return _failed(
-            f"the vectors are wrong: cosine {cosine:.6f} to the golden ones, {self._bound} is needed"
+            f"the vectors are wrong: cosine {cosine:.6f} to the golden ones, {self._bound:g} is needed"
         )
 
     async def _embed(self) -> npt.NDArray[np.float32]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from embedding.intake.limits import FetchLimits
+
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -17,6 +19,13 @@ def test_no_secret_is_built_in():
 
     assert {"BASE", "GIT_COMMIT", "RUNPOD_SERVERLESS", "CLIP_PRETRAINED"} <= set(names)
     assert [name for name in names if SECRET_NAMES.search(name)] == []
+
+
+def test_hanging_lookups_end_with_their_downloads():
+    """A name server that says nothing holds a thread no longer than its download waits."""
+    timeout_s, attempts = re.search(r'RES_OPTIONS="timeout:(\d+) attempts:(\d+)"', DOCKERFILE).groups()
+
+    assert int(timeout_s) * int(attempts) <= FetchLimits().dns_timeout_s
 
 
 def test_only_the_worker_is_copied():

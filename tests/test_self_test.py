@@ -48,6 +48,18 @@ def test_sound_device(expected):
     assert "refresh_worker" not in answer
 
 
+@pytest.mark.parametrize(("gap", "status"), [(1.9e-5, "ok"), (2.1e-5, "failed")])
+def test_rounding_is_not_wrong(gap, status):
+    """An error up to twice that allowed at the start, 1e-5 of a cosine here, is company in a batch."""
+    vectors = right_vectors()
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    across = np.linalg.svd(unit[:, None])[2][:, -1]  # (1 + T, D), each at a right angle to its vector
+    angle = np.arccos(1 - gap)
+    turned = np.cos(angle) * unit + np.sin(angle) * across
+
+    assert health(fake_actions(expected=turned))["status"] == status
+
+
 def test_wrong_vectors():
     """A device whose numbers are wrong is told as failed from then on, and asks to be replaced."""
     actions = fake_actions(expected=np.roll(right_vectors(), 1, axis=0))

@@ -81,7 +81,9 @@ class Fetcher:
         self._resolver = resolver
         self._is_allowed = is_allowed
         self._tls = tls or ssl.create_default_context(cafile=certifi.where())
-        self._lookups = ThreadPoolExecutor(_DNS_THREADS, "dns")  # getaddrinfo knows no timeout
+        self._lookups = ThreadPoolExecutor(
+            _DNS_THREADS, "dns"
+        )  # getaddrinfo knows no timeout but RES_OPTIONS
         self._pool = Pool(self._limits, is_allowed)
         self._budget = RetryBudget(self._limits)
 
