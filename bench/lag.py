@@ -11,13 +11,14 @@ import json
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from bench.figures import percentile
 
 
 if TYPE_CHECKING:
     from embedding.serve.queue import Handler
+    from embedding.serve.start import Worker
 
 INTERVAL_S: Final = 0.005
 SETTLING_S: Final = 2.0  # the first batches warm caches and grow pools
@@ -59,7 +60,7 @@ def main() -> int:
     """Run the worker; return its exit status."""
     from embedding.serve.start import start  # noqa: PLC0415  not in the heartbeat, where it is spawned
 
-    watch, worker = Watch(), start()
+    watch, worker = Watch(), cast("Worker", start())
     status = replace(worker, handler=watch.around(worker.handler)).run()
     print(watch.report(), flush=True)
     return status

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import ssl
 import sys
+from typing import TYPE_CHECKING, cast
 
 from embedding.intake.fetch import Fetcher, FetchLimits
 
+
+if TYPE_CHECKING:
+    from embedding.serve.start import Worker
 
 HERE = "127.0.0.1"
 
@@ -29,7 +33,7 @@ def main() -> int:
     """Run the worker; return its exit status."""
     from embedding.serve.start import start  # noqa: PLC0415  not in the heartbeat, where it is spawned
 
-    worker = start()
+    worker = cast("Worker", start())
     worker.actions._pipeline._fetcher = local_fetcher(int(sys.argv[1]), sys.argv[2])  # noqa: SLF001
     return worker.run()
 

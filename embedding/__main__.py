@@ -25,14 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that *arguments* name; return the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except StartupError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; nothing was left half-written", file=sys.stderr)
         return INTERRUPTED
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare(commands)
     _add_golden(commands)
     _add_sign(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -126,6 +126,33 @@ def _text_of(name: str) -> str:
         return content.decode()
     except (OSError, UnicodeDecodeError) as fault:
         raise StartupError(f"{name} cannot be read: {fault}") from None
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "serve",
+        help="serve the model over HTTP",
+        description="Serve over HTTP until stopped. The environment says what and to whom: CLIP_MODEL_NAME "
+        "and CLIP_PRETRAINED, or MODEL_PATH; EMBEDDING_HMAC_SECRET for signed requests, WORKER_TOKEN for "
+        "bearer tokens. To try it on your own machine: --demo --host 127.0.0.1, which needs none of them.",
+    )
+    command.add_argument("--host", help="the address to listen on (HOST, else 0.0.0.0: all of them)")
+    command.add_argument("--port", type=int, help="(PORT, else 8000); 0 takes any that is free")
+    command.add_argument(
+        "--demo", action="store_true", help="serve the embedded demo model to whoever can reach the port"
+    )
+    command.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from embedding.serve.start import started  # noqa: PLC0415
+    from embedding.settings import Settings  # noqa: PLC0415
+
+    given = {"WORKER_MODE": "http", "HOST": options.host, "PORT": options.port}
+    if options.demo:
+        given |= {"ALLOW_DEMO_MODEL": "1", "ALLOW_INSECURE_AUTH": "1"}
+    overrides = {name: str(value) for name, value in given.items() if value is not None}
+    return started(lambda: Settings.from_env(overrides=overrides), ()).run()
 
 
 if __name__ == "__main__":

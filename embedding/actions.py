@@ -57,6 +57,12 @@ class JobLimits:
     job_timeout_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    job_id: str | None
+    is_trusted: bool
+
+
 class Actions:
     """The actions of one worker: a served model behind its pipeline."""
 
@@ -84,16 +90,26 @@ class Actions:
         self._started_s = time.monotonic()
         self._counters = {"jobs": 0, "items": 0, "item_errors": 0}
 
-    async def run(self, job_input: Any, *, job_id: str | None = None) -> Any:
-        """Return the answer to *job_input*, plain JSON. *job_id* is the queue's, for redelivery.
+    async def run(
+        self,
+        job_input: Any,
+        *,
+        action: str | None = None,
+        job_id: str | None = None,
+        is_trusted: bool = False,
+    ) -> Any:
+        """Return the answer to *job_input*, plain JSON.
 
-        Raises the WorkerError that the whole job deserves.
+        *action* is what the transport knows it to be; *job_id* is the queue's, for redelivery; *is_trusted*
+        says that the transport vouches for the caller, who then need not sign. Raises the WorkerError that
+        the whole job deserves.
         """
         self._counters["jobs"] += 1
-        if openai.is_passthrough(job_input):
-            return await self._openai(job_input, job_id)
-        request = parse(job_input, max_batch_size=self._limits.max_batch_size)
-        authorize = await self._authorizer(request, job_input, job_id)
+        caller = _Caller(job_id, is_trusted)
+        if action is None and openai.is_passthrough(job_input):
+            return await self._openai(job_input, caller)
+        request = parse(job_input, action=action, max_batch_size=self._limits.max_batch_size)
+        authorize = await self._authorizer(request, job_input, caller)
         self._check_model(request.model)
         if isinstance(request, HealthRequest):
             return await self._health(request)
@@ -130,13 +146,13 @@ class Actions:
         check_size_after(answer, request, count=len(done), **self._size())
         return answer
 
-    async def _openai(self, job_input: dict[str, Any], job_id: str | None) -> list[dict[str, Any]]:
+    async def _openai(self, job_input: dict[str, Any], caller: _Caller) -> list[dict[str, Any]]:
         job_input = openai.with_auth_outside(job_input)
         if openai.parse_route(job_input) == "/v1/models":
             return [openai.models_response(model=self._served.model)]
         request = openai.parse_embeddings(job_input.get("openai_input"), dim=self._served.dim)
         check_count(request, self._limits.max_batch_size)
-        authorize = await self._authorizer(request, job_input, job_id)
+        authorize = await self._authorizer(request, job_input, caller)
         self._check_model(request.model)
         done = await self._embed_all(request, authorize)
         for index, item in enumerate(done):
@@ -157,7 +173,7 @@ class Actions:
         if model is not None and model not in names:
             raise ModelMismatch(f"model: this worker serves {served.model}; ask for that or leave model out")
 
-    async def _authorizer(self, request: Request, job_input: dict[str, Any], job_id: str | None) -> Authorize:
+    async def _authorizer(self, request: Request, job_input: dict[str, Any], caller: _Caller) -> Authorize:
         """Judge a signature that covers the whole job now; return what judges each item's own.
 
         The former takes up to a second for a job of many megabytes, so a thread does it.
@@ -165,14 +181,14 @@ class Actions:
         of a batch under its own; `texts` and OpenAI's form have v3 only. `health` needs no signature.
         """
         verifier = self._verifier
-        if verifier is None or isinstance(request, HealthRequest):
+        if verifier is None or caller.is_trusted or isinstance(request, HealthRequest):
             return _allow
         auth = job_input.get("auth")
         items_sign = (
             isinstance(request, BatchRequest) and auth is None and not openai.is_passthrough(job_input)
         )
         if covers_job(auth) or not (request.single or items_sign):
-            await asyncio.to_thread(verifier.verify_job, job_input, job_id=job_id)
+            await asyncio.to_thread(verifier.verify_job, job_input, job_id=caller.job_id)
             return _allow
         in_batch = not request.single
         return lambda item, signable: verifier.verify_item(item.auth, replace(signable, in_batch=in_batch))

@@ -2,6 +2,8 @@
 
     WorkerError                       code                 retryable   HTTP
     ├── InvalidInput                  INVALID_INPUT        no          422
+    │   ├── BadRequest                INVALID_INPUT        no          400
+    │   ├── RequestTooLarge           INVALID_INPUT        no          413
     │   ├── BatchTooLarge             BATCH_TOO_LARGE      no          413
     │   ├── TextTooLong               TEXT_TOO_LONG        no          422
     │   └── ModelMismatch             MODEL_MISMATCH       no          422
@@ -12,6 +14,7 @@
     ├── DecodeError                   DECODE_ERROR         no          422
     ├── ResponseTooLarge              RESPONSE_TOO_LARGE   no          413
     ├── Overloaded                    OVERLOADED           yes         429
+    │   └── Unavailable               OVERLOADED           yes         503
     ├── InferenceError                INFERENCE_ERROR      yes         500
     └── InternalError                 INTERNAL_ERROR       yes         500
 
@@ -50,6 +53,18 @@ class InvalidInput(WorkerError):
 
     code = "INVALID_INPUT"
     http_status = 422
+
+
+class BadRequest(InvalidInput):
+    """The body of an HTTP request cannot be read: it is no JSON, no form, or it did not arrive."""
+
+    http_status = 400
+
+
+class RequestTooLarge(InvalidInput):
+    """The body of an HTTP request has more bytes than MAX_REQUEST_SIZE_BYTES."""
+
+    http_status = 413
 
 
 class BatchTooLarge(InvalidInput):
@@ -118,6 +133,12 @@ class Overloaded(WorkerError):
     code = "OVERLOADED"
     http_status = 429
     retryable = True
+
+
+class Unavailable(Overloaded):
+    """The service is loading its model, or stopping."""
+
+    http_status = 503
 
 
 class InferenceError(WorkerError):

@@ -42,6 +42,10 @@ class Settings(BaseModel):
 
     # How to run.
     serverless: bool = Field(default=False, alias="RUNPOD_SERVERLESS")
+    worker_mode: Literal["queue", "http"] = Field(default="queue", alias="WORKER_MODE")
+    host: str = Field(default="0.0.0.0", alias="HOST")  # noqa: S104  a container is reached from outside
+    port: int = Field(default=8000, ge=0, le=65_535, alias="PORT")
+    port_health: int | None = Field(default=None, ge=1, le=65_535, alias="PORT_HEALTH")
 
     # What to serve.
     clip_model_name: str | None = Field(default=None, alias="CLIP_MODEL_NAME")
@@ -55,6 +59,7 @@ class Settings(BaseModel):
 
     # Who may ask.
     hmac_secret: SecretStr | None = Field(default=None, alias="EMBEDDING_HMAC_SECRET")
+    worker_token: SecretStr | None = Field(default=None, alias="WORKER_TOKEN")
     allow_insecure_auth: bool = Field(default=False, alias="ALLOW_INSECURE_AUTH")
     auth_window_s: int = Field(default=2 * MINUTE_S, ge=1, le=60 * MINUTE_S, alias="AUTH_TIME_WINDOW_SECONDS")
     auth_min_version: int = Field(default=1, ge=1, le=3, alias="AUTH_MIN_VERSION")
@@ -62,6 +67,9 @@ class Settings(BaseModel):
     # How much at once.
     max_batch_size: int = Field(default=64, ge=1, le=4096, alias="MAX_BATCH_SIZE")
     max_response_bytes: Positive = Field(default=10_000_000, alias="MAX_RESPONSE_SIZE_BYTES")  # RunPod's /run
+    max_request_bytes: Positive = Field(
+        default=30_000_000, alias="MAX_REQUEST_SIZE_BYTES"
+    )  # RunPod's over HTTP
     worker_concurrency: int = Field(default=128, ge=3, le=4096, alias="WORKER_CONCURRENCY")
     job_loop: Literal["event", "sdk"] = Field(default="event", alias="JOB_LOOP")
     job_timeout_s: float = Field(default=120, gt=0, le=24 * 60 * MINUTE_S, alias="TOTAL_REQUEST_TIMEOUT_S")
@@ -90,12 +98,18 @@ class Settings(BaseModel):
     ] = Field(default="INFO", alias="RUNPOD_LOG_LEVEL")
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+    def from_env(
+        cls, environ: Mapping[str, str] = os.environ, overrides: Mapping[str, str] | None = None
+    ) -> Settings:
         """Read *environ*, the process's own by default; an empty variable counts as not set.
+
+        *overrides* are what a command line says instead.
 
         Raises StartupError naming every variable that is out of its limits.
         """
-        given = {name: value.strip() for name, value in environ.items() if value.strip()}
+        given = {
+            name: value.strip() for name, value in {**environ, **(overrides or {})}.items() if value.strip()
+        }
         try:
             return cls.model_validate(given)
         except ValidationError as fault:

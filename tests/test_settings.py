@@ -18,6 +18,9 @@ RANGES = {
     "AUTH_MIN_VERSION": ("auth_min_version", ["1", "2", "3"], ["0", "4"]),
     "MAX_BATCH_SIZE": ("max_batch_size", ["1", "2", "4095", "4096"], ["0", "4097", "many", "1.5"]),
     "MAX_RESPONSE_SIZE_BYTES": ("max_response_bytes", ["1", "2"], ["0", "-1", "1e6"]),
+    "MAX_REQUEST_SIZE_BYTES": ("max_request_bytes", ["1", "2"], ["0", "-1", "1e6"]),
+    "PORT": ("port", ["0", "1", "65534", "65535"], ["-1", "65536", "http"]),
+    "PORT_HEALTH": ("port_health", ["1", "2", "65534", "65535"], ["0", "65536"]),
     "WORKER_CONCURRENCY": ("worker_concurrency", ["3", "4", "4095", "4096"], ["2", "4097"]),
     "TOTAL_REQUEST_TIMEOUT_S": (
         "job_timeout_s",
@@ -42,6 +45,9 @@ CHOICES = {
 }  # fmt: skip
 DEFAULTS = {
     "serverless": False,
+    "worker_mode": "queue",
+    "host": "0.0.0.0",  # noqa: S104
+    "port": 8000,
     "gpu_device": 0,
     "precision": "auto",
     "allow_demo_model": False,
@@ -51,6 +57,7 @@ DEFAULTS = {
     "auth_min_version": 1,
     "max_batch_size": 64,
     "max_response_bytes": 10_000_000,
+    "max_request_bytes": 30_000_000,
     "worker_concurrency": 128,
     "job_loop": "event",
     "job_timeout_s": 120.0,

@@ -177,8 +177,8 @@ _KNOWN_FIELDS = sorted(
 )
 
 
-def parse(job_input: Any, *, max_batch_size: int) -> Request:
-    """Return what *job_input*, the `input` of a job, asks for.
+def parse(job_input: Any, *, max_batch_size: int, action: str | None = None) -> Request:
+    """Return what *job_input*, the `input` of a job, asks for. *action* is known to its sender and to us.
 
     Raises InvalidInput naming each faulty field, or BatchTooLarge if it holds more than *max_batch_size*.
     """
@@ -186,10 +186,12 @@ def parse(job_input: Any, *, max_batch_size: int) -> Request:
         raise InvalidInput('input must be a JSON object, for example {"input": {"text": "a red circle"}}')
     if len(job_input) > MAX_FIELDS:
         raise InvalidInput(f"input has {len(job_input)} fields; the limit is {MAX_FIELDS}")
+    if action is not None and job_input.get("action", action) != action:
+        raise InvalidInput(f"action: here it is {action}; leave it out")
+    if "action" not in job_input:
+        job_input = {"action": action or infer_action(job_input), **job_input}
     try:
-        request = _REQUEST.validate_python(
-            job_input if "action" in job_input else {"action": infer_action(job_input), **job_input}
-        )
+        request = _REQUEST.validate_python(job_input)
     except ValidationError as fault:
         raise InvalidInput(explain(fault, tagged=True)) from None
     check_count(request, max_batch_size)

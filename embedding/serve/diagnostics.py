@@ -63,6 +63,21 @@ def identity(settings: Settings) -> dict[str, str | None]:
     }
 
 
+def about(settings: Settings, model: EmbeddingModel) -> dict[str, Any]:
+    """Return what `/v1/ping` tells: the model, its GPU, versions and identity."""
+    import torch  # noqa: PLC0415
+
+    on_gpu = torch.cuda.is_available()
+    return {
+        "version": embedding.__version__,
+        "gpu": on_gpu,
+        "gpuName": torch.cuda.get_device_name(model.identity.device) if on_gpu else None,
+        "cuda": torch.version.cuda if on_gpu else None,
+        "models": [settings.served_name or model.identity.model_name],
+        "identity": identity(settings),
+    }
+
+
 def torch_device(gpu_device: int) -> str:
     """Return GPU number *gpu_device* as torch names it, or the CPU where there is no GPU."""
     import torch  # noqa: PLC0415  loaded by now, and not by `--help`

@@ -25,6 +25,7 @@ class Mode(StrEnum):
     """A way to run."""
 
     QUEUE = "queue"
+    HTTP = "HTTP service"
     LOCAL_API = "local API"
     DRY_RUN = "dry run"
     SMOKE_TEST = "smoke test"
@@ -32,7 +33,7 @@ class Mode(StrEnum):
     @property
     def serves(self) -> bool:
         """Whether strangers' jobs arrive: then a secret and a chosen model are required."""
-        return self in (Mode.QUEUE, Mode.LOCAL_API)
+        return self in (Mode.QUEUE, Mode.HTTP, Mode.LOCAL_API)
 
 
 def choose(settings: Settings, arguments: Sequence[str], folder: Path) -> Mode:
@@ -41,6 +42,8 @@ def choose(settings: Settings, arguments: Sequence[str], folder: Path) -> Mode:
     In doubt it is one that serves, and so asks for a secret: the SDK accepts shortened flags, and with a
     queue's address it takes jobs from there if --test_input turns out to be empty.
     """
+    if settings.worker_mode == "http":
+        return Mode.HTTP
     if not settings.serverless:
         return Mode.SMOKE_TEST
     if settings.realtime_port or any(argument.startswith("--rp_s") for argument in arguments):

@@ -26,11 +26,15 @@ from embedding.settings import Settings, export_log_level, unknown_variables
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from embedding.actions import Actions
+    from embedding.contract.tokens import Tokens
     from embedding.intake.fetch import Fetcher
     from embedding.model.embedder import EmbeddingModel
     from embedding.model.engine import Engine
     from embedding.pipeline import Pipeline
+    from embedding.serve.http.server import HttpService
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
 
@@ -66,21 +70,24 @@ class Worker:
         return 0
 
 
-def start() -> Worker:
+def start() -> Worker | HttpService:
     """Return the worker that the environment and the command line ask for.
 
     Leaves by SystemExit 1 after one line on stderr if it cannot start.
     """
+    return started(Settings.from_env, sys.argv[1:])
+
+
+def started(settings: Callable[[], Settings], arguments: Sequence[str]) -> Worker | HttpService:
+    """As `start`, for what *settings* returns and these *arguments*."""
     _share_one_heap()
     gc.disable()  # imports make a million objects and no garbage: 0.1 s of torch's alone goes into looking
     try:
-        return _start()
+        return _start(settings(), arguments)
     except StartupError as fault:
+        gc.enable()
         print(f"✗ cannot start: {fault}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def _share_one_heap() -> None:
@@ -89,26 +96,50 @@ def _share_one_heap() -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
-def _start() -> Worker:
+def _start(settings: Settings, arguments: Sequence[str]) -> Worker | HttpService:
     phases = diagnostics.Phases()
-    settings = Settings.from_env()
     logs.set_up(level=settings.log_level, as_json=settings.endpoint_id is not None)
-    chosen = choose(settings, sys.argv[1:], Path.cwd())
+    chosen = choose(settings, arguments, Path.cwd())
     verifier = _verifier(settings, chosen)
     _refuse_demo(settings, chosen)
+    if chosen is Mode.HTTP:
+        return _start_http(settings, verifier, phases)
     if chosen is Mode.DRY_RUN:
-        check_test_input(sys.argv[1:], Path.cwd())
+        check_test_input(arguments, Path.cwd())
     loading = Loading(settings, phases)
     with phases.phase("other imports meanwhile"):
         _import_the_rest(settings, chosen)
         fetcher = _fetcher(settings)
-    model = loading.engine.loaded.result()
-    actions = _actions(settings, model, _pipeline(settings, loading.engine, fetcher), verifier)
-    signatures = "required" if verifier else "not required"
-    threads = loading.cpu_threads
+    actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), verifier)
+    _report(settings, chosen, loading, phases)
+    return Worker(settings, chosen, loading.engine, loading.golden, actions, queue.make_handler(actions))
+
+
+def _start_http(settings: Settings, verifier: Verifier | None, phases: diagnostics.Phases) -> HttpService:
+    def load() -> Loaded:
+        loading = Loading(settings, phases)
+        fetcher = _fetcher(settings)
+        actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), verifier)
+        _report(settings, Mode.HTTP, loading, phases)
+        return Loaded(actions, diagnostics.about(settings, loading.engine.loaded.result()))
+
+    with phases.phase("other imports"):
+        from embedding.serve.http.server import HttpService, Loaded  # noqa: PLC0415
+
+    needs_auth = not settings.allow_insecure_auth
+    return HttpService(
+        settings, load, tokens=_tokens(settings), needs_auth=needs_auth, signs=verifier is not None
+    )
+
+
+def _report(settings: Settings, chosen: Mode, loading: Loading, phases: diagnostics.Phases) -> None:
+    """Say what was started, and let the collector rest on what will stay."""
+    signatures = "not required" if settings.allow_insecure_auth or not chosen.serves else "required"
+    model, threads = loading.engine.loaded.result(), loading.cpu_threads
     told = diagnostics.report(chosen, model, cpu_threads=threads, signatures=signatures, phases=phases)
     print(told, *unknown_variables(), sep="\n", flush=True)
-    return Worker(settings, chosen, loading.engine, loading.golden, actions, queue.make_handler(actions))
+    gc.freeze()
+    gc.enable()
 
 
 def _verifier(settings: Settings, chosen: Mode) -> Verifier | None:
@@ -116,15 +147,29 @@ def _verifier(settings: Settings, chosen: Mode) -> Verifier | None:
     if not chosen.serves or settings.allow_insecure_auth:
         return None
     if settings.hmac_secret is None:
+        if chosen is Mode.HTTP and settings.worker_token is not None:
+            return None
+        names = "EMBEDDING_HMAC_SECRET" + (" and WORKER_TOKEN are" if chosen is Mode.HTTP else " is")
         raise StartupError(
-            "EMBEDDING_HMAC_SECRET is not set, so anyone could use this worker: "
-            "set it, or ALLOW_INSECURE_AUTH=1 to accept unsigned jobs"
+            f"{names} not set, so anyone could use this worker: "
+            f"set {'one' if chosen is Mode.HTTP else 'it'}, or ALLOW_INSECURE_AUTH=1 to accept unsigned jobs"
         )
     try:
         keyring = Keyring.parse(settings.hmac_secret.get_secret_value())
     except ValueError as fault:
         raise StartupError(str(fault)) from None
     return Verifier(keyring, window_s=settings.auth_window_s, min_version=settings.auth_min_version)
+
+
+def _tokens(settings: Settings) -> Tokens | None:
+    from embedding.contract.tokens import Tokens  # noqa: PLC0415
+
+    if settings.worker_token is None:
+        return None
+    try:
+        return Tokens.parse(settings.worker_token.get_secret_value())
+    except ValueError as fault:
+        raise StartupError(str(fault)) from None
 
 
 def _refuse_demo(settings: Settings, chosen: Mode) -> None:
@@ -167,14 +212,13 @@ def _pipeline(settings: Settings, engine: Engine[EmbeddingModel], fetcher: Fetch
     return Pipeline(engine, fetcher, limits)
 
 
-def _actions(
-    settings: Settings, model: EmbeddingModel, pipeline: Pipeline, verifier: Verifier | None
-) -> Actions:
+def _actions(settings: Settings, pipeline: Pipeline, verifier: Verifier | None) -> Actions:
     from embedding.actions import Actions, JobLimits  # noqa: PLC0415  imports numpy and Pillow
     from embedding.contract.responses import Served  # noqa: PLC0415
     from embedding.model.golden import bound_of, golden_vectors  # noqa: PLC0415
     from embedding.self_test import SelfTest  # noqa: PLC0415
 
+    model = pipeline.engine.loaded.result()
     identity = model.identity
     served = Served(
         model=settings.served_name or identity.model_name,

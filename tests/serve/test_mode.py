@@ -64,6 +64,6 @@ class TestDryRunInput:
         check_test_input([], Path(__file__).parents[2])
 
 
-def test_only_queue_and_local_api_serve_strangers():
+def test_only_these_serve_strangers():
     """The local modes need no secret and may run the demo model."""
-    assert [mode for mode in Mode if mode.serves] == [Mode.QUEUE, Mode.LOCAL_API]
+    assert [mode for mode in Mode if mode.serves] == [Mode.QUEUE, Mode.HTTP, Mode.LOCAL_API]

@@ -1,0 +1,160 @@
+"""The HTTP service's life: ports first, the model beside them, SIGTERM, and the end.
+
+The ports are bound before anything is loaded, so that a load balancer sees a worker that is on its way, and
+a port that is taken is told at once. The first SIGTERM or Ctrl-C lets no request begin, and the process ends
+when the last has been answered; the second ends it now. A device that fails ends it with status 1, so that
+the platform starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import uvicorn
+
+from embedding.errors import StartupError
+from embedding.serve.http.app import make_app
+from embedding.serve.http.gate import Gate
+from embedding.serve.http.service import Service
+
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from concurrent.futures import Future
+    from types import FrameType
+
+    from fastapi import FastAPI
+
+    from embedding.actions import Actions
+    from embedding.contract.tokens import Tokens
+    from embedding.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_S: Final = 75  # longer than proxies keep theirs, which would send into a connection being closed
+SPARE_CONNECTIONS: Final = 1024  # idle ones, health checks, and those that are told to come again
+
+
+class Loaded(NamedTuple):
+    """A model that can be asked, and what `/v1/ping` tells of it."""
+
+    actions: Actions
+    about: dict[str, Any]
+
+
+class HttpService:
+    """The service, made of *settings*; *load* runs in a thread beside it, and may raise StartupError."""
+
+    handler = None  # there is no queue
+
+    def __init__(
+        self,
+        settings: Settings,
+        load: Callable[[], Loaded],
+        *,
+        tokens: Tokens | None,
+        needs_auth: bool,
+        signs: bool,
+    ) -> None:
+        """Bind the ports and begin to load. Raises StartupError if a port is taken."""
+        self._sockets = _listen(settings)
+        self._loading = ThreadPoolExecutor(1, "load").submit(load)
+        self._gate = Gate(
+            max_running=settings.worker_concurrency, max_request_bytes=settings.max_request_bytes
+        )
+        self._service = Service(self._gate, tokens=tokens, needs_auth=needs_auth, signs=signs)
+        self._settings = settings
+
+    def run(self) -> int:
+        """Serve until told to stop. Return the exit status."""
+        server: _Server
+
+        @asynccontextmanager
+        async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+            task = asyncio.create_task(_make_ready(self._service, self._loading, server))
+            yield
+            task.cancel()
+
+        config = uvicorn.Config(
+            make_app(self._service, lifespan=lifespan),
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=self._settings.worker_concurrency + SPARE_CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(self._settings.job_timeout_s) + 1,
+        )
+        server = _Server(config, self._service)
+        for each in self._sockets:
+            host, port = each.getsockname()[:2]
+            print(f"listening on http://{host}:{port}", flush=True)
+        server.run(list(self._sockets))
+        return server.exit_status
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which goes on listening until the last request has been answered."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.exit_status = 0
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's
+        name = signal.Signals(sig).name
+        if self._service.is_draining:
+            log.warning("%s again: stopping now", name)
+            self.should_exit = self.force_exit = True
+            return
+        log.info("%s: finishing %d requests, beginning no more", name, self._service.gate.running)
+        self._service.is_draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return, ten times a second, whether it is time to end."""
+        if self._service.status() == "failed" and not self.exit_status:
+            log.error("the device has failed: the service ends, to be started again")
+            self.exit_status = 1
+            self._service.is_draining = True
+        is_over = self._service.is_draining and self._service.gate.running == 0
+        return await super().on_tick(counter) or is_over
+
+    def fail(self, reason: str) -> None:
+        """End with status 1 after one plain line."""
+        print(f"✗ cannot start: {reason}", file=sys.stderr, flush=True)
+        self.exit_status = 1
+        self.should_exit = True
+
+
+async def _make_ready(service: Service, loading: Future[Loaded], server: _Server) -> None:
+    try:
+        loaded = await asyncio.wrap_future(loading)
+    except StartupError as fault:
+        server.fail(str(fault))
+    else:
+        service.actions, service.about = loaded
+
+
+def _listen(settings: Settings) -> Sequence[socket.socket]:
+    """Return the sockets of PORT and, where it is another, PORT_HEALTH. Raises StartupError."""
+    ports = dict.fromkeys([settings.port, settings.port_health or settings.port])
+    return [_bind(settings.host, port) for port in ports]
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as fault:
+        raise StartupError(f"port {port} of {host} cannot be listened on: {fault.strerror}") from None

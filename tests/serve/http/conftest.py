@@ -1,0 +1,27 @@
+"""One service for all tests that change nothing in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from embedding.serve.smoke import bundled_picture
+from tests.serve.http.process import OPEN, serving
+
+
+@pytest.fixture(scope="session")
+def service():
+    """Return the service with the demo model, open to whoever reaches its port."""
+    with serving(OPEN) as service:
+        yield service
+
+
+@pytest.fixture
+def client(service):
+    """Return what sends requests to the service."""
+    return service.client
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """Return the bytes of the bundled picture, a red circle."""
+    return bundled_picture()
