@@ -101,9 +101,10 @@ def _start(settings: Settings, arguments: Sequence[str]) -> Worker | HttpService
     logs.set_up(level=settings.log_level, as_json=settings.endpoint_id is not None)
     chosen = choose(settings, arguments, Path.cwd())
     verifier = _verifier(settings, chosen)
+    tokens = _tokens(settings)
     _refuse_demo(settings, chosen)
     if chosen is Mode.HTTP:
-        return _start_http(settings, verifier, phases)
+        return _start_http(settings, verifier, tokens, phases)
     if chosen is Mode.DRY_RUN:
         check_test_input(arguments, Path.cwd())
     loading = Loading(settings, phases)
@@ -115,7 +116,9 @@ def _start(settings: Settings, arguments: Sequence[str]) -> Worker | HttpService
     return Worker(settings, chosen, loading.engine, loading.golden, actions, queue.make_handler(actions))
 
 
-def _start_http(settings: Settings, verifier: Verifier | None, phases: diagnostics.Phases) -> HttpService:
+def _start_http(
+    settings: Settings, verifier: Verifier | None, tokens: Tokens | None, phases: diagnostics.Phases
+) -> HttpService:
     def load() -> Loaded:
         loading = Loading(settings, phases)
         fetcher = _fetcher(settings)
@@ -127,9 +130,7 @@ def _start_http(settings: Settings, verifier: Verifier | None, phases: diagnosti
         from embedding.serve.http.server import HttpService, Loaded  # noqa: PLC0415
 
     needs_auth = not settings.allow_insecure_auth
-    return HttpService(
-        settings, load, tokens=_tokens(settings), needs_auth=needs_auth, signs=verifier is not None
-    )
+    return HttpService(settings, load, tokens=tokens, needs_auth=needs_auth, signs=verifier is not None)
 
 
 def _report(settings: Settings, chosen: Mode, loading: Loading, phases: diagnostics.Phases) -> None:
