@@ -1,11 +1,18 @@
-"""The real service with one change: a forward of texts sleeps a tenth of a second for each word."""
+"""The real service with two changes: a forward of texts sleeps a tenth of a second for each word, and one of
+forty words and more breaks the device for good.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 
+import torch
+
 from embedding.serve.start import start
+
+
+DEADLY_WORDS = 40
 
 
 def slow_down(loading):
@@ -14,7 +21,10 @@ def slow_down(loading):
     embed_texts = model.embed_texts
 
     def slowly(tokens):
-        time.sleep(0.1 * max(len(text.ids) - 2 for text in tokens))
+        words = max(len(text.ids) - 2 for text in tokens)
+        if words >= DEADLY_WORDS:
+            raise torch.AcceleratorError("the device has failed", 1)
+        time.sleep(0.1 * words)
         return embed_texts(tokens)
 
     model.embed_texts = slowly

@@ -97,7 +97,7 @@ class TestEnd:
     def test_second_signal(self, slow):
         """A second signal ends the service now; what ran has failed."""
         with ThreadPoolExecutor(1) as threads:
-            running = threads.submit(post, slow, {"text": "a " * 70})
+            running = threads.submit(post, slow, {"text": "a " * 39})
             time.sleep(0.2)
             slow.process.send_signal(signal.SIGTERM)
             slow.wait_log("finishing 1 requests")
@@ -106,6 +106,13 @@ class TestEnd:
             slow.process.wait(5)
             assert time.monotonic() - started_s < 3
             assert running.exception() or running.result() >= 500
+
+
+def test_device_that_fails(slow):
+    """What the device could not do is told as 500; the service ends with status 1, to be started again."""
+    assert post(slow, {"text": "a " * 40}) == 500
+    assert slow.process.wait(10) == 1
+    assert "the device has failed: the service ends" in slow.log()
 
 
 class TestRefusals:
