@@ -100,6 +100,9 @@ def _add_sign(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="SECONDS",
         help="how long it is good for, the wait in the queue included: 1 to 3600 (3600)",
     )
+    command.add_argument(
+        "--body", action="store_true", help="print the signed input alone, the body of an HTTP request"
+    )
     command.set_defaults(run=_sign)
 
 
@@ -117,7 +120,8 @@ def _sign(options: argparse.Namespace) -> None:
         raise StartupError(str(fault)) from None
     source = "stdin" if options.job == "-" else options.job
     job = read_job(_text_of(options.job), source=source)
-    print(json.dumps(signed_job(job, key, lifetime_s=options.lifetime_s, source=source), indent=2))
+    signed = signed_job(job, key, lifetime_s=options.lifetime_s, source=source)
+    print(json.dumps(signed["input"] if options.body else signed, indent=2))
 
 
 def _text_of(name: str) -> str:

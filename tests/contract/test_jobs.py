@@ -53,6 +53,14 @@ def test_signed_job_is_accepted():
     assert accepts_job(job["input"], by=verifier(Keyring.parse(SECRET), now=time.time()))
 
 
+def test_body_of_a_request():
+    """With --body it prints the signed input alone, which HTTP carries."""
+    body = json.loads(sign("-", "--body").stdout)
+
+    assert body.keys() == {*JOB["input"], "auth"}
+    assert accepts_job(body, by=verifier(Keyring.parse(SECRET), now=time.time()))
+
+
 def test_needs_no_torch():
     """A caller's machine signs without what only a worker needs."""
     program = "import sys; sys.modules['torch'] = None; from embedding.__main__ import main; sys.exit(main())"

@@ -1,4 +1,4 @@
-"""README.md and LOCAL_TESTING.md are true: every command is run, every answer compared."""
+"""README.md, LOCAL_TESTING.md and POD.md are true: every command is run, every answer compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.docs.blocks import KINDS, agrees, blocks_of, commands_of, prints
 
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "LOCAL_TESTING.md")
+DOCUMENTS = ("README.md", "LOCAL_TESTING.md", "POD.md")
 SERVER_PORT = 8000
 
 # This run is `make test`; running it again inside would not end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BENCHMARKS = (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
 LOCAL_TESTING = (ROOT / "LOCAL_TESTING.md").read_text(encoding="utf-8")
+POD = (ROOT / "POD.md").read_text(encoding="utf-8")
 MIN_TELLING_CHARS = 8
 
 
@@ -51,6 +53,14 @@ def test_every_setting_is_in_the_readme():
 
     assert told | platform == {field.alias for field in Settings.model_fields.values()}
     assert all(f"`{name}`" in README for name in platform)
+
+
+def test_a_pods_variables_are_settings():
+    """What POD.md lets a Pod be made of is JSON, and every variable in it is one that is read."""
+    pod = json.loads(re.search(r"^```text\n(\{.*?^\})$", POD, re.MULTILINE | re.DOTALL)[1])
+
+    assert set(pod["env"]) <= {field.alias for field in Settings.model_fields.values()}
+    assert pod["ports"] == [f"{Settings().port}/http"]
 
 
 def test_every_dependency_has_its_reason():
