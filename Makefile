@@ -87,6 +87,6 @@ $(BIN)/python:
 
 define pip_install
 	@echo 'installing ($(1)); the first time this brings 5 GB, mostly torch'
-	@if command -v uv >/dev/null; then VIRTUAL_ENV=$(VENV) uv pip install --quiet -c constraints.txt $(1); \
+	@if command -v uv >/dev/null; then VIRTUAL_ENV=$(VENV) uv pip install --quiet --compile-bytecode -c constraints.txt $(1); \
 	  else $(BIN)/python -m ensurepip --upgrade >/dev/null && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(1); fi
 endef

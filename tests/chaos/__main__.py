@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from bench.report import aligned
-from tests.chaos.run import Plan, run
+from tests.chaos.plan import Plan
 
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what *arguments* ask for; return the exit status."""
     options = _parser().parse_args(arguments)
+    from tests.chaos.run import run  # noqa: PLC0415  (imports torch, which --help does without)
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # no worker outlives this process
     plan = Plan(jobs=options.jobs, seed=options.seed, workers=options.workers, callers=options.callers)
     try:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.inputs import TEXTS
@@ -26,6 +25,8 @@ from tests.loopback import LoopbackRunPod
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.chaos.plan import Plan
+
 LOOK_S = 0.02
 TELL_EVERY_S = 5.0
 STALL_S = 15.0  # no job ended for so long: a result was refused three times, and its worker gave it up
@@ -37,17 +38,6 @@ ENVIRONMENT = {
     "WORKER_CONCURRENCY": "16",  # so that jobs are spread over all workers, and a killed one holds many
     "OMP_NUM_THREADS": "1",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to run: everything is drawn from *seed*; *timeout_s* is for the jobs, workers' starts included."""
-
-    jobs: int = 2000
-    seed: int = 1
-    workers: int = 3
-    callers: int = 40
-    timeout_s: float = 140.0
 
 
 class Callers:

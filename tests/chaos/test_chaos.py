@@ -16,7 +16,8 @@ from tests.chaos.images import DRIPPING, FAILING_PLANS, GOOD_PLANS, ImageServer
 from tests.chaos.items import REFUSED_URLS, Items, make_pictures
 from tests.chaos.jobs import JobMaker
 from tests.chaos.outcomes import Bad
-from tests.chaos.run import Plan, run
+from tests.chaos.plan import Plan
+from tests.chaos.run import run
 from tests.chaos.worker import local_fetcher
 
 

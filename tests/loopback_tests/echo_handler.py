@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import Any
 
-import runpod
+from embedding.serve.sdk import import_sdk
 
 
 async def echo(job: dict[str, Any]) -> Any:
@@ -28,4 +28,4 @@ async def echo(job: dict[str, Any]) -> Any:
 
 if __name__ == "__main__":
     concurrency = int(os.environ.get("ECHO_CONCURRENCY", "64"))
-    runpod.serverless.start({"handler": echo, "concurrency_modifier": lambda _current: concurrency})
+    import_sdk().serverless.start({"handler": echo, "concurrency_modifier": lambda _current: concurrency})

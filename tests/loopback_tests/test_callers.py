@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from tests.loopback import LoopbackRunPod
-from tests.loopback_tests.wire import Wire
+from tests.loopback_tests.wire import ECHO, Wire
 
 
-ECHO = [sys.executable, str(Path(__file__).with_name("echo_handler.py"))]
 BODIES = [json.dumps({"input": {"n": n}}).encode() for n in range(3)]
 
 

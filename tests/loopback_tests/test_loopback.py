@@ -12,10 +12,9 @@ import pytest
 import runpod
 
 from tests.loopback import TRUNCATED_JSON, WRONG_CONTENT_TYPE, Fault, LoopbackRunPod, WorkerDied
-from tests.loopback_tests.wire import Wire, wait_until
+from tests.loopback_tests.wire import ECHO, Wire, wait_until
 
 
-ECHO = [sys.executable, str(Path(__file__).with_name("echo_handler.py"))]
 HEALTH_KEYS = {"idle", "initializing", "ready", "running", "throttled", "unhealthy"}
 
 
@@ -93,16 +92,6 @@ class TestWorker:
         wait_until(lambda: platform.pings(worker.id))
 
         assert platform.pings(worker.id)[0].params == {"runpod_version": runpod.__version__}
-
-    def test_sends_its_result_again_after_a_500(self, served):
-        """A result refused once with 500 arrives at the second try, and counts once."""
-        platform, _ = served
-        platform.fail("job-done", 500)
-        result = platform.run_sync({"text": "again"})
-        record = platform.record(result.id)
-
-        assert result.status == "COMPLETED"
-        assert ([posted.http_status for posted in record.refused], len(record.results)) == ([500], 1)
 
     def test_nan_is_refused(self, served):
         """An output with NaN never reaches the caller: the job stays in progress."""

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from pathlib import Path
 
 import requests
+
+
+ECHO = ["env", f"PYTHONPATH={Path(__file__).parents[2]}", sys.executable]
+ECHO += [str(Path(__file__).with_name("echo_handler.py"))]
 
 
 def wait_until(is_so, timeout_s=5.0):

@@ -146,13 +146,7 @@ class TestRefusals:
 
 
 class TestLocalModes:
-    def test_smoke_test(self):
-        """Without RUNPOD_SERVERLESS the smoke test runs: ✓ lines, exit 0."""
-        done = run_local({"OMP_NUM_THREADS": "1"})
-
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count("✓") == 5
-        assert done.stdout.endswith("smoke test passed\n")
+    """What the tests of the documents do not hold: they run the smoke test and the dry run that pass."""
 
     def test_folder_without_golden_vectors(self, tmp_path):
         """The smoke test claims agreement with open_clip only where golden vectors were compared."""
@@ -170,14 +164,6 @@ class TestLocalModes:
 
         assert done.returncode == 0
         assert done.stdout.endswith("smoke test passed\n")
-
-    def test_dry_run(self):
-        """Beside test_input.json, RUNPOD_SERVERLESS=1 runs it once through the SDK; exit 0."""
-        done = run_local({"RUNPOD_SERVERLESS": "1"}, cwd=ROOT)
-
-        assert done.returncode == 0, done.stdout
-        assert "Job local_test completed successfully." in done.stdout
-        assert "floats]" in done.stdout
 
     def test_failing_dry_run(self, tmp_path):
         """A job that fails in the dry run makes it exit 1, with the code in the log."""

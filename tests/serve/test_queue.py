@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import time
 
 import numpy as np
@@ -194,14 +195,6 @@ class TestFailures:
         assert len(bodies) == 2
         assert np.abs(vectors - vectors[0]).max() <= 1e-6
 
-    def test_lost_acknowledgement(self, platform):
-        """Where job-done answers 500 once, the SDK's second try delivers the result."""
-        platform.fail("job-done", 500, times=1)
-        job_id = platform.submit({"text": "again"})
-
-        assert platform.wait(job_id).status == "COMPLETED"
-        assert len(platform.record(job_id).refused) == 1
-
     def test_text_that_utf8_cannot_carry(self, platform):
         """A lone surrogate is refused, and what it echoes can still be posted."""
         result = platform.run_sync({"text": "\ud800", "request_id": "\udfff"})
@@ -224,14 +217,17 @@ class TestLoad:
         assert len(texts) == 32
         assert np.abs(pictures - pictures[0]).max() <= 1e-5
 
-    def test_cancel_of_a_queued_job(self, platform):
+    def test_cancel_of_a_queued_job(self, platform, worker):
         """A job cancelled before a worker takes it never runs; its neighbours do."""
-        platform.fail("job-take", 429, times=1)
+        worker.signal(signal.SIGSTOP)
+        platform.fail("job-take", 500, times=1)  # the poll that is held, or on its way
         cancelled, kept = platform.submit_many([{"text": "no"}, {"text": "yes"}])
         platform.cancel(cancelled)
+        worker.signal(signal.SIGCONT)
 
         assert platform.wait(kept).status == "COMPLETED"
         assert platform.result(cancelled).status == "CANCELLED"
+        assert platform.record(cancelled).takes == ()
 
 
 class TestCallers:
