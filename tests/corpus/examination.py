@@ -1,7 +1,8 @@
 """What the worker makes of many files: each alone, then in batches among good ones, and what that costs.
 
 The bounds: an answer to everything; a vector, or a code that an image can deserve; one second of one core
-for a file; 700 MB of memory over the idle worker. In a batch every file has the answer that it has alone.
+for a file, in the cheapest of three tries, because a busy machine takes longer for the same work; 700 MB of
+memory over the idle worker. In a batch every file has the answer that it has alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tests.corpus.subject import REFUSALS, good, image
 
 
 MAX_CPU_S = 1.0
+TRIES = 3  # at a file that seems to take more
 MAX_PEAK_MB = 700.0
 MAX_GAP = 1e-5
 NEAR_LIMIT_S = 0.2  # of a core alone: among others, which share its caches, it may be out of time
@@ -78,8 +80,12 @@ def storm(subject, crowds):
 
 
 def _alone(subject, findings, name, data):
-    answer = subject.alone(data)
-    _judge(findings, name, answer)
+    answers = [subject.alone(data)]
+    if answers[0].cpu_s > MAX_CPU_S:
+        answers += [subject.alone(data) for _ in range(TRIES - 1)]
+    for answer in answers:
+        _judge(findings, name, answer)
+    answer = min(answers, key=lambda each: each.cpu_s)
     findings.codes[answer.code or ""] += 1
     findings.slowest = max(findings.slowest, (answer.cpu_s, answer.wall_s, name))
     if answer.cpu_s > MAX_CPU_S:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.corpus import attacks
 from tests.corpus.__main__ import folders
-from tests.corpus.examination import Findings, _compare_batch, _judge, examine, storm
+from tests.corpus.examination import Findings, _alone, _compare_batch, _judge, examine, storm
 from tests.corpus.subject import Answer, subject
 
 
@@ -82,6 +82,45 @@ def test_what_is_out_of_bounds_is_told(answer, told):
     _judge(findings, "file", answer)
 
     assert told in findings.violations[0]
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "tries", "told"),
+    [
+        ([1.0], 1, []),
+        ([1.01, 1.3, 1.0], 3, []),
+        ([1.3, 0.9, 1.2], 3, []),
+        ([1.3, 1.02, 1.01], 3, ["file took 1.01 s of CPU"]),
+    ],
+)
+def test_a_file_over_the_bound_is_sent_twice_more(cpu_s, tries, told):
+    """The least of three counts: what only a busy machine made dear is no violation."""
+    answers = iter([Answer(code="DECODE_ERROR", cpu_s=each) for each in cpu_s])
+
+    class Alone:
+        def alone(self, _data):
+            return next(answers)
+
+    findings = Findings("group")
+    answer = _alone(Alone(), findings, "file", b"x")
+
+    assert (findings.violations, answer.cpu_s) == (told, min(cpu_s))
+    assert len([*answers]) == len(cpu_s) - tries
+    assert findings.codes == {"DECODE_ERROR": 1}
+
+
+def test_every_try_is_judged():
+    """A wrong answer is told, though a cheaper try had a right one."""
+    answers = iter([Answer(code="INTERNAL_ERROR", cpu_s=1.1), *[Answer(code="DECODE_ERROR", cpu_s=0.5)] * 2])
+
+    class Alone:
+        def alone(self, _data):
+            return next(answers)
+
+    findings = Findings("group")
+    _alone(Alone(), findings, "file", b"x")
+
+    assert findings.violations == ["file was answered INTERNAL_ERROR"]
 
 
 def test_a_neighbour_that_suffers_is_told():
