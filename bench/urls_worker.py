@@ -10,6 +10,7 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, cast
 
+from embedding.intake.addresses import is_public
 from embedding.intake.fetch import Fetcher, FetchLimits
 
 
@@ -19,12 +20,17 @@ if TYPE_CHECKING:
 HERE = "127.0.0.1"
 
 
+def is_here_or_public(address: str) -> bool:
+    """Allow this machine's own address, and else what is public."""
+    return address == HERE or is_public(address)
+
+
 def local_fetcher(port: int, authority: str) -> Fetcher:
     """Return what downloads from *port* of this machine, whatever the host is called."""
     return Fetcher(
         FetchLimits(allow_http=True, ports=frozenset({port})),
         resolver=lambda _host, _port: [HERE],
-        is_allowed=lambda address: address == HERE,
+        is_allowed=is_here_or_public,
         tls=ssl.create_default_context(cafile=authority),
     )
 

@@ -17,11 +17,10 @@ import threading
 import time
 from ipaddress import ip_address
 
-from embedding.intake.addresses import is_public
+from bench.urls_worker import HERE, is_here_or_public
 from embedding.intake.fetch import Fetcher, FetchLimits
 
 
-HERE = "127.0.0.1"
 PICTURES = "pictures.example"
 ADDRESSES = {
     PICTURES: [HERE],
@@ -108,7 +107,7 @@ def local_fetcher(port: int) -> Fetcher:
         allow_http=True,
         ports=frozenset({port, 80, 443}),
     )
-    return Fetcher(limits, resolver=resolve, is_allowed=lambda address: address == HERE or is_public(address))
+    return Fetcher(limits, resolver=resolve, is_allowed=is_here_or_public)
 
 
 def main() -> int:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import trustme
 
+from bench.urls_worker import is_here_or_public
 from embedding.intake.fetch import Fetcher, FetchLimits
-from tests.intake.servers import Resolver, Server, is_here_or_public
+from tests.intake.servers import Resolver, Server
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ import time
 
 import pytest
 
+from bench.urls_worker import HERE
 from embedding.errors import DownloadError
-from embedding.intake.addresses import is_public
 
 
-HERE = "127.0.0.1"
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -142,11 +141,6 @@ class Server:
                         reply(connection)
                     if not self._keeps:
                         return
-
-
-def is_here_or_public(address):
-    """Allow the loopback address that test servers have, and else what is public."""
-    return address == HERE or is_public(address)
 
 
 def elapsed_s(function, *args):
