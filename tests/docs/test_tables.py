@@ -83,6 +83,16 @@ def test_every_claim_of_speed_is_measured():
     assert [(value, name) for value, name in claimed if measured.get(name) != value] == []
 
 
+def test_every_module_is_on_the_map():
+    """The README's map leads to every module of the worker, by itself or by its folder."""
+    told = re.findall(r"\]\(([^)]+)\)", " ".join(first_cells(README, "module")))
+    mapped = {ROOT / link for link in told}
+    modules = [path for path in (ROOT / "embedding").rglob("*.py") if path.name != "__init__.py"]
+
+    assert len(told) == len(mapped)
+    assert [path for path in modules if not mapped & {path, *path.parents}] == []
+
+
 def test_every_error_code_is_in_the_readme():
     """The README's table has every code, and no other."""
     assert {cell.strip("`") for cell in first_cells(README, "code")} == codes(WorkerError)
