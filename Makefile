@@ -8,7 +8,7 @@ ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info 
 TAG    ?= clip-embedding-worker
 
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test run check format bench corpus demo-model constraints image image-test clean chaos fuzz mutants
+.PHONY: help smoke test check format run bench corpus chaos fuzz mutants demo-model install image image-test constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -19,6 +19,25 @@ smoke: $(VENV)/worker ## prove that this machine can embed, then run test_input.
 
 test: $(VENV)/dev ## run all tests
 	$(BIN)/python -m pytest
+
+check: $(VENV)/dev ## lint, type-check, and audit the dependencies
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m scripts.audit
+
+format: $(VENV)/dev ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+run: $(VENV)/worker ## serve RunPod's local API on port 8000 with the demo model, unsigned
+	RUNPOD_SERVERLESS=1 ALLOW_DEMO_MODEL=1 ALLOW_INSECURE_AUTH=1 $(BIN)/python handler.py --rp_serve_api
+
+bench: $(VENV)/dev ## measure speed against other ways, as ratios (15 minutes; ARGS='--quick', '--peer infinity')
+	$(BIN)/python -m bench $(ARGS)
+
+corpus: $(VENV)/dev ## send attacks, and every file below CORPUS, through a worker on one core (5 minutes): make corpus CORPUS=DIR
+	$(BIN)/python -m tests.corpus $(ARGS) $(CORPUS)
 
 chaos: $(VENV)/dev ## 2,000 jobs while workers, platform, model and downloads fail (1 to 3 minutes; ARGS='--seed 7')
 	$(BIN)/python -m tests.chaos $(ARGS)
@@ -31,29 +50,10 @@ fuzz: $(VENV)/dev ## try 100,000 changes to what was signed, and much of what st
 mutants: $(VENV)/dev ## plant small mistakes in what guards the worker; fail if no test notices (10 minutes; ARGS=keys)
 	$(BIN)/python -m tests.mutants $(ARGS)
 
-install: $(VENV)/worker ## set up .venv with what the worker needs
-
-run: $(VENV)/worker ## serve RunPod's local API on port 8000 with the demo model, unsigned
-	RUNPOD_SERVERLESS=1 ALLOW_DEMO_MODEL=1 ALLOW_INSECURE_AUTH=1 $(BIN)/python handler.py --rp_serve_api
-
-check: $(VENV)/dev ## lint, type-check, and audit the dependencies
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m scripts.audit
-
-format: $(VENV)/dev ## format the code
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
-
-bench: $(VENV)/dev ## measure speed against other ways, as ratios (15 minutes; ARGS='--quick', '--peer infinity')
-	$(BIN)/python -m bench $(ARGS)
-
-corpus: $(VENV)/dev ## send attacks, and every file below CORPUS, through a worker on one core (5 minutes): make corpus CORPUS=DIR
-	$(BIN)/python -m tests.corpus $(ARGS) $(CORPUS)
-
 demo-model: $(VENV)/worker ## draw, train and evaluate the embedded demo model again (about 15 minutes)
 	$(BIN)/python -m scripts.demo_model
+
+install: $(VENV)/worker ## set up .venv with what the worker needs
 
 image: ## build the image: make image TAG=name ARGS='--build-arg CLIP_MODEL_NAME=ViT-L-14'
 	@test -n '$(ENGINE)' || { echo 'no container engine answers: start docker or podman, or install buildah'; exit 1; }
@@ -70,6 +70,7 @@ constraints: ## pin again what requirements.txt brings along (needs uv)
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/worker: requirements.txt constraints.txt | $(BIN)/python
 	$(call pip_install,-r requirements.txt)

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
+PREPARE = """\
+Load a model by open_clip, which downloads its weights where they are not on this machine, and write all that
+a worker needs into one new folder: open_clip_config.json, open_clip_model.safetensors, golden.json, and the
+tokenizer's files where the model has its own. The worker serves it with MODEL_PATH=DIR, or as NAME--TAG below
+one of MODEL_ROOTS."""
+GOLDEN = """\
+Write DIR/golden.json: the vectors that open_clip itself, in fp32, gives a known picture and two texts with
+the weights in DIR. A worker compares its own with them before it takes jobs. `prepare` writes it too; this is
+for a folder that came from elsewhere, or whose weights changed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,19 +56,43 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("prepare", help="make a folder of weights that starts fast")
-    command.add_argument(
-        "--model", required=True, metavar="NAME", help="open_clip's name, or hf-hub:org/name"
+    command = commands.add_parser(
+        "prepare",
+        help="make a folder of weights that starts fast",
+        description=PREPARE,
     )
     command.add_argument(
-        "--pretrained", default="", metavar="TAG", help="open_clip's tag; 'random' for tests and benchmarks"
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="an architecture of open_clip, ViT-B-32 say, or hf-hub:org/name for a model on huggingface.co",
     )
-    command.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to make")
     command.add_argument(
-        "--precision", choices=["fp16", "fp32"], default="fp16", help="of the weights (fp16)"
+        "--pretrained",
+        default="",
+        metavar="TAG",
+        help="which weights of NAME: a tag of open_clip, openai say (for hf-hub: none); "
+        "'random' makes some up, for tests and benchmarks",
     )
     command.add_argument(
-        "--weights", type=Path, metavar="FILE", help="a checkpoint here, instead of a download"
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="the folder to make; one that holds just this already is left as it is, any other is refused",
+    )
+    command.add_argument(
+        "--precision",
+        choices=["fp16", "fp32"],
+        default="fp16",
+        help="how the weights are stored (fp16, half the size); what they are served in is CLIP_PRECISION",
+    )
+    command.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="a checkpoint on this machine, in any format that open_clip reads, instead of a download; "
+        "TAG then only says how it was trained",
     )
     command.set_defaults(run=_prepare)
 
@@ -73,8 +106,17 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _add_golden(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("golden", help="write golden.json for a folder in open_clip's hub format")
-    command.add_argument("folder", type=Path, metavar="DIR")
+    command = commands.add_parser(
+        "golden",
+        help="write golden.json for a folder in open_clip's hub format",
+        description=GOLDEN,
+    )
+    command.add_argument(
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help="holds open_clip_config.json and the weights; the only file written or replaced is golden.json",
+    )
     command.set_defaults(run=_golden)
 
 

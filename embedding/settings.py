@@ -24,6 +24,7 @@ MINUTE_S = 60
 MEBIBYTE = 1 << 20
 
 Positive = Annotated[int, Field(ge=1)]
+JobLoopName = Literal["event", "sdk"]
 
 
 def _split(value: Any) -> Any:
@@ -71,7 +72,7 @@ class Settings(BaseModel):
         default=30_000_000, alias="MAX_REQUEST_SIZE_BYTES"
     )  # RunPod's over HTTP
     worker_concurrency: int = Field(default=128, ge=3, le=4096, alias="WORKER_CONCURRENCY")
-    job_loop: Literal["event", "sdk"] = Field(default="event", alias="JOB_LOOP")
+    job_loop: JobLoopName = Field(default="event", alias="JOB_LOOP")
     job_timeout_s: float = Field(default=120, gt=0, le=24 * 60 * MINUTE_S, alias="TOTAL_REQUEST_TIMEOUT_S")
 
     # What strangers may make this worker fetch and decode.

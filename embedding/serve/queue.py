@@ -10,7 +10,7 @@ concurrency of 1 carries one job a second.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from embedding.contract.requests import request_id_of
 from embedding.contract.responses import failure_json
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from embedding.actions import Actions
+    from embedding.settings import JobLoopName
 
     Handler = Callable[[dict[str, Any]], Awaitable[Any]]
 
 log = logging.getLogger(__name__)
-
-JobLoopName = Literal["event", "sdk"]
 
 
 def make_handler(actions: Actions) -> Handler:

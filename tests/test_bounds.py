@@ -50,14 +50,14 @@ BOUNDS = {
     "intake.headers.gif.MAX_BLOCKS": (20_000, "intake/test_headers.py::test_gif_blocks_end_at_the_limit"),
     "intake.headers.jpeg.MAX_SEGMENTS": (1000, "intake/test_headers.py::test_jpeg_segments_end_at_the_limit"),
     "intake.headers.png.MAX_CHUNKS": (20_000, "intake/test_headers.py::test_png_chunks_end_at_the_limit"),
-    "intake.headers.webp.MAX_CHUNKS": (20_000, "test_limits.py::test_webp_chunks"),
-    "intake.preprocess.MAX_SIZE": (4096, "test_limits.py::test_image_size"),
+    "intake.headers.webp.MAX_CHUNKS": (20_000, "test_bounds.py::test_webp_chunks"),
+    "intake.preprocess.MAX_SIZE": (4096, "test_bounds.py::test_image_size"),
     "intake.urls._MAX_NAME_LENGTH": (253, "intake/test_url_alphabets.py::test_length_of_a_name"),
     "model.engine.MAX_FORWARD_S": (90.0, "model/test_engine.py::test_forward_that_does_not_return_shows"),
     "model.engine.MAX_WAITING_ITEMS": (1024, "model/test_engine.py::test_refuses_one_more_than_fits"),
     "serve.http.gate.MAX_HELD_BYTES": (256 << 20, "serve/http/test_gate.py::test_bytes_of_all"),
     "serve.loop.MAX_TAKEN_BYTES": (128 << 20, "serve/test_loop.py::test_jobs_that_fit"),
-    "serve.loop.MAX_INT_DIGITS": (4300, "test_limits.py::test_digits"),
+    "serve.loop.MAX_INT_DIGITS": (4300, "test_bounds.py::test_digits"),
 }
 # What divides our own work, or reckons how much an answer may take, and refuses nobody.
 OUR_OWN = {
