@@ -52,6 +52,6 @@ def worker(platform, request):
 def slow_worker():
     """Return a platform and a worker whose forward of a text takes 0.4 s for each word."""
     with LoopbackRunPod(hold_s=1.0) as platform:
-        with platform.worker([sys.executable, str(SLOW_HANDLER)], env=WORKER) as worker:
+        with platform.worker([sys.executable, "-P", str(SLOW_HANDLER)], env=WORKER) as worker:
             worker.wait_ready(60)
             yield platform, worker

@@ -12,7 +12,7 @@ from embedding.contract.signatures import sign_v3
 from tests.serve.conftest import WORKER
 
 
-HANDLER = [sys.executable, str(Path(__file__).with_name("recording_handler.py"))]
+HANDLER = [sys.executable, "-P", str(Path(__file__).with_name("recording_handler.py"))]
 SECRET = "an-example-secret-of-at-least-32-bytes"
 DISK = re.compile(r"@disk \S+ '([^']*)'")
 

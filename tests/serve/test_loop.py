@@ -26,7 +26,7 @@ ECHO_WORKER = str(Path(__file__).with_name("echo_worker.py"))
 @contextmanager
 def worker_of(platform, job_loop, *options, **env):
     """Run the echo worker with *options*, concurrency first, until the block ends."""
-    command = [sys.executable, ECHO_WORKER, job_loop, *map(str, options or (8,))]
+    command = [sys.executable, "-P", ECHO_WORKER, job_loop, *map(str, options or (8,))]
     with platform.worker(command, env={"PYTHONPATH": str(ROOT), **env}) as worker:
         worker.wait_ready()
         yield worker
