@@ -72,5 +72,7 @@ ARG BUILD_TIME=
 ENV WORKER_GIT_COMMIT=${GIT_COMMIT} \
     WORKER_BUILD_TIME=${BUILD_TIME}
 
+# With WORKER_MODE=http.
+EXPOSE 8000
 USER ${RUN_AS}
 CMD ["python", "-u", "-X", "faulthandler", "handler.py"]

@@ -16,6 +16,27 @@ readonly DEBIAN=localhost/clip-image-base:bookworm
 readonly CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/clip-image-base
 readonly QUEUE='RUNPOD_WEBHOOK_GET_JOB=http://127.0.0.1:9/v2/endpoint/job-take/worker?gpu=none'
 readonly SECRET=EMBEDDING_HMAC_SECRET=of-the-32-characters-that-it-needs
+readonly TOKEN=of-the-32-characters-that-it-needs
+# Inside: starts the command, waits until it is ready, embeds a text by the token, and stops it.
+readonly ASK='
+import json, os, subprocess, sys, time, urllib.error, urllib.request
+def ask(path, body=None):
+    headers = {"Authorization": "Bearer " + os.environ["WORKER_TOKEN"]}
+    return urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:8000" + path, body, headers))
+def is_ready():
+    try:
+        return ask("/ping").status == 200
+    except urllib.error.URLError:
+        return False
+worker = subprocess.Popen(sys.argv[1:])
+while not is_ready():
+    assert worker.poll() is None
+    time.sleep(0.1)
+assert json.load(ask("/v1/embed/text", b"{\"text\": \"a red circle\"}"))["dim"] == 512
+worker.terminate()
+sys.exit(worker.wait())'
+# A network namespace of its own has no network, and a loopback that has to be switched on (SIOCSIFFLAGS, IFF_UP).
+readonly LOOPBACK='import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh14x", b"lo", 1))'
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 WORK=$(mktemp -d)
 CONTAINERS=()
@@ -41,6 +62,11 @@ test_demo_image() {
   in_one_line '✗ cannot start: EMBEDDING_HMAC_SECRET is not set'
   fails 'it takes no jobs with the demo model' start "$QUEUE" "$SECRET" -- "${WORKER[@]}"
   in_one_line '✗ cannot start: no model is chosen'
+  fails 'it serves no HTTP without secret and token' start WORKER_MODE=http -- "${WORKER[@]}"
+  in_one_line '✗ cannot start: EMBEDDING_HMAC_SECRET and WORKER_TOKEN are not set'
+  passes 'it serves HTTP until it is stopped' start WORKER_MODE=http ALLOW_DEMO_MODEL=1 "WORKER_TOKEN=$TOKEN" \
+    -- python -c "$ASK" "${WORKER[@]}"
+  says 'listening on http://0.0.0.0:8000'
   passes 'it is not root' start -- python -c 'import os; assert os.getuid() > 0'
   passes 'it cannot change its code' start -- sh -c '! [ -w . ] && ! [ -w handler.py ] && ! [ -w /opt/venv ]'
   passes 'no package lacks another, but for triton' start -- sh -c '! pip check | grep -v "requires triton"'
@@ -124,8 +150,9 @@ start() { # [VARIABLE=VALUE]... -- COMMAND...: in the image, with no network
   done
   shift
   if [ "$ENGINE" = buildah ]; then
-    # Its chroot isolation shares the host's network, and a network namespace of its own has none.
-    unshare --net "${STORE[@]}" run --isolation chroot "${variables[@]}" "$CONTAINER" -- "$@"
+    # Its chroot isolation shares the host's network, so it gets a namespace of its own.
+    unshare --net bash -c 'python3 -c "$0" && exec "$@"' "$LOOPBACK" \
+      "${STORE[@]}" run --isolation chroot "${variables[@]}" "$CONTAINER" -- "$@"
   else
     "$ENGINE" run --rm --network none "${variables[@]}" "$IMAGE" "$@"
   fi
