@@ -138,12 +138,16 @@ class _Server(uvicorn.Server):
 
 
 async def _make_ready(service: Service, loading: Future[Loaded], server: _Server) -> None:
-    try:
-        loaded = await asyncio.wrap_future(loading)
-    except StartupError as fault:
+    ended = asyncio.wrap_future(loading)
+    await asyncio.wait([ended])
+    fault = ended.exception()
+    if fault is None:
+        service.actions, service.about = ended.result()
+    elif isinstance(fault, StartupError):
         server.fail(str(fault))
     else:
-        service.actions, service.about = loaded
+        log.error("the model could not be loaded", exc_info=fault)
+        server.fail(f"{type(fault).__name__} while the model was loaded; the log above says more")
 
 
 def _listen(settings: Settings) -> Sequence[socket.socket]:

@@ -136,6 +136,22 @@ class TestRefusals:
         assert done.returncode == 1
         assert [told in line for line in done.stderr.splitlines()] == [True]
 
+    def test_load_that_fails_in_a_way_nobody_foresaw(self):
+        """A model that cannot be loaded for an unknown reason ends the service, with the traceback before."""
+        program = "import sys; from embedding.serve import start; start.Loading = lambda *_: 1 / 0; "
+        done = subprocess.run(
+            [sys.executable, "-c", program + "sys.exit(start.start().run())"],
+            env=SHARED | OPEN | {"WORKER_MODE": "http"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+        assert done.returncode == 1
+        assert done.stderr.count("ZeroDivisionError: division by zero") == 1
+        assert "✗ cannot start: ZeroDivisionError while the model was loaded" in done.stderr.splitlines()[-1]
+
     def test_port_that_is_taken(self):
         """A port that another has is named."""
         with socket.create_server(("127.0.0.1", 0)) as other:
