@@ -126,7 +126,7 @@ class Actions:
             **asdict(self._served),
             **self._about,
             "uptime_s": round(time.monotonic() - self._started_s, 3),
-            "counters": {**self._counters, "waiting_items": self._pipeline.engine.depth()},
+            "counters": {**self._counters, **self._pipeline.counters()},
         }
 
     def is_healthy(self) -> bool:

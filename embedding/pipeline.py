@@ -13,9 +13,9 @@ import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 
@@ -46,6 +46,8 @@ MAX_DECODE_THREADS: Final = 8
 MAX_JOB_DOWNLOADS: Final = 16  # at once, so that one job of slow URLs leaves room for the others
 INLINE_TEXT_CHARS: Final = 500  # a text this short is tokenised faster than a thread is woken
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineLimits:
@@ -56,6 +58,24 @@ class PipelineLimits:
     decode_threads: int = min(MAX_DECODE_THREADS, os.cpu_count() or 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the stages after the download made of one input, whichever items it is for."""
+
+    features: Features
+    decode_ms: float
+    tokens: int | None = None
+    truncated: bool | None = None
+
+    def for_item(self, item: Item, *, download_ms: float = 0.0) -> Embedded:
+        """Return the outcome of *item*, which made it."""
+        features = self.features
+        timings = Timings(download_ms, self.decode_ms, features.queue_ms, features.inference_ms)
+        return Embedded(
+            item.request_id, item.normalize, features.vector, timings, self.tokens, self.truncated
+        )
+
+
 class JobDownloads:
     """The downloads of one job: equal URLs are fetched once, and kept until the last item is done."""
 
@@ -63,10 +83,10 @@ class JobDownloads:
         """Expect each of *urls* to be left once, whatever becomes of its item."""
         self.places = asyncio.Semaphore(MAX_JOB_DOWNLOADS)
         self._users = Counter(urls)
-        self._fetches: dict[str, asyncio.Future[bytes]] = {}
+        self._fetches: dict[str, asyncio.Future[Any]] = {}
 
-    async def get(self, url: str, start: Callable[[], asyncio.Future[bytes]]) -> bytes:
-        """Return the bytes behind *url*; the first to ask starts the download."""
+    async def get(self, url: str, start: Callable[[], asyncio.Future[T]]) -> T:
+        """Return what was downloaded from *url*; the first to ask starts the download."""
         if url not in self._fetches:
             self._fetches[url] = start()
         return await asyncio.shield(self._fetches[url])  # one cancelled item must not cancel its twins
@@ -106,36 +126,38 @@ class Pipeline:
             done = await self._embed_text(item, item.text, authorize)
         else:
             done = await self._embed_image(item, authorize, downloads)
-        return replace(done, timings=replace(done.timings, total_ms=_ms_since(started_s)))
+        return replace(done, timings=replace(done.timings, total_ms=ms_since(started_s)))
+
+    def counters(self) -> dict[str, int]:
+        """Return what `health` tells of the stages."""
+        return {"waiting_items": self.engine.depth()}
 
     async def _embed_text(self, item: Item, text: str, authorize: Authorize) -> Embedded:
         authorize(item, Signable(text=text))
+        return (await self._make_text(text, truncate=item.truncate)).for_item(item)
+
+    async def _make_text(self, text: str, *, truncate: bool) -> Made:
         started_s = time.perf_counter()
         if len(text) <= INLINE_TEXT_CHARS:
-            tokens = self._tokenize(text, item)
+            tokens = self._tokenize(text, truncate)
         else:
             async with self._decoding:
-                tokens = await self._in_decode_thread(self._tokenize, text, item)
-        decode_ms = _ms_since(started_s)
+                tokens = await self._in_decode_thread(self._tokenize, text, truncate)
+        decode_ms = ms_since(started_s)
         async with self._room:
             features = await self._forward("text", tokens)
-        return Embedded(
-            item.request_id,
-            item.normalize,
-            features.vector,
-            Timings(0.0, decode_ms, features.queue_ms, features.inference_ms),
-            tokens=min(tokens.count, len(tokens.ids)),
-            truncated=tokens.truncated,
-        )
+        return Made(features, decode_ms, min(tokens.count, len(tokens.ids)), tokens.truncated)
 
     async def _embed_image(self, item: Item, authorize: Authorize, downloads: JobDownloads) -> Embedded:
         pixels, download_ms, decode_ms = await self._pixels_and_room(item, authorize, downloads)
+        return (await self._make_image(pixels, decode_ms)).for_item(item, download_ms=download_ms)
+
+    async def _make_image(self, pixels: npt.NDArray[np.uint8], decode_ms: float) -> Made:
+        """Return what the device makes of *pixels* (S, S, 3) uint8; releases the place in `_room`."""
         try:
-            features = await self._forward("image", pixels)
+            return Made(await self._forward("image", pixels), decode_ms)
         finally:
             self._room.release()
-        timings = Timings(download_ms, decode_ms, features.queue_ms, features.inference_ms)
-        return Embedded(item.request_id, item.normalize, features.vector, timings)
 
     async def _pixels_and_room(
         self, item: Item, authorize: Authorize, downloads: JobDownloads
@@ -147,20 +169,26 @@ class Pipeline:
         """
         started_s = time.perf_counter()
         data, download_ms = None, 0.0
-        async with AsyncExitStack() as places:
+        with ExitStack() as places:
             if item.image_url is not None:
                 places.callback(downloads.leave, item.image_url)
                 authorize(item, Signable(image_url=item.image_url))
-                await places.enter_async_context(downloads.places)
-                await places.enter_async_context(self._downloading)
-                data = await downloads.get(item.image_url, lambda: self._start_download(str(item.image_url)))
-                download_ms = _ms_since(started_s)
+                data = await self._download(item.image_url, self._fetcher.fetch, downloads, places)
+                download_ms = ms_since(started_s)
             with self._coming():
-                await places.enter_async_context(self._decoding)
+                await take(self._decoding, places)
                 pixels = await self._in_decode_thread(self._decode, item, data, authorize)
-            decode_ms = _ms_since(started_s) - download_ms
+            decode_ms = ms_since(started_s) - download_ms
             await self._room.acquire()
         return pixels, download_ms, decode_ms
+
+    async def _download(
+        self, url: str, fetch: Callable[[str], T], downloads: JobDownloads, places: ExitStack
+    ) -> T:
+        """Return what *fetch* gives for *url* in a download thread; *places* gives back what it takes."""
+        await take(downloads.places, places)
+        await take(self._downloading, places)
+        return await downloads.get(url, lambda: _in_thread(self._download_threads, fetch, url))
 
     @contextmanager
     def _coming(self) -> Iterator[None]:
@@ -171,32 +199,41 @@ class Pipeline:
         finally:
             self.engine.coming -= 1
 
-    def _start_download(self, url: str) -> asyncio.Future[bytes]:
-        return asyncio.get_running_loop().run_in_executor(
-            self._download_threads, _carried, self._fetcher.fetch, url
-        )
-
     def _decode(self, item: Item, data: bytes | None, authorize: Authorize) -> npt.NDArray[np.uint8]:
-        if data is None:
-            data = decode_base64(str(item.image_base64), max_bytes=self._image_limits.max_bytes)
-            authorize(item, Signable(image_bytes=data))
+        return self._picture(self._own_bytes(item, authorize) if data is None else data)
+
+    def _own_bytes(self, item: Item, authorize: Authorize) -> bytes:
+        """Return the bytes that *item* itself carries, once they are authorized."""
+        data = decode_base64(str(item.image_base64), max_bytes=self._image_limits.max_bytes)
+        authorize(item, Signable(image_bytes=data))
+        return data
+
+    def _picture(self, data: bytes) -> npt.NDArray[np.uint8]:
         return decode_image(
             data, preprocess=self._model.preprocess, limits=self._image_limits, memory=self._decode_memory
         )
 
-    def _tokenize(self, text: str, item: Item) -> Tokens:
-        return self._model.tokenizer.tokenize(text, truncate=item.truncate)
+    def _tokenize(self, text: str, truncate: bool) -> Tokens:  # noqa: FBT001  run_in_executor knows no keywords
+        return self._model.tokenizer.tokenize(text, truncate=truncate)
 
-    async def _in_decode_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._decode_threads, _carried, function, *args
-        )
+    async def _in_decode_thread(self, function: Callable[..., T], *args: Any) -> T:
+        return await _in_thread(self._decode_threads, function, *args)
 
     async def _forward(self, kind: Kind, value: Any) -> Features:
         return await asyncio.wrap_future(self.engine.submit(kind, value))
 
 
-def _carried(function: Callable[..., Any], *args: Any) -> Any:
+async def take(stage: asyncio.Semaphore, places: ExitStack) -> None:
+    """Wait for a place in *stage*; *places* gives it back."""
+    await stage.acquire()
+    places.callback(stage.release)
+
+
+def _in_thread(threads: ThreadPoolExecutor, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    return asyncio.get_running_loop().run_in_executor(threads, _carried, function, *args)
+
+
+def _carried(function: Callable[..., T], *args: Any) -> T:
     """Call *function*; a StopIteration becomes a RuntimeError, since no future can carry it to its waiter."""
     try:
         return function(*args)
@@ -204,5 +241,6 @@ def _carried(function: Callable[..., Any], *args: Any) -> Any:
         raise RuntimeError from exc
 
 
-def _ms_since(started_s: float) -> float:
+def ms_since(started_s: float) -> float:
+    """Return the milliseconds since `time.perf_counter()` gave *started_s*."""
     return (time.perf_counter() - started_s) * 1e3

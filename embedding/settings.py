@@ -74,6 +74,7 @@ class Settings(BaseModel):
     worker_concurrency: int = Field(default=128, ge=3, le=4096, alias="WORKER_CONCURRENCY")
     job_loop: JobLoopName = Field(default="event", alias="JOB_LOOP")
     job_timeout_s: float = Field(default=120, gt=0, le=24 * 60 * MINUTE_S, alias="TOTAL_REQUEST_TIMEOUT_S")
+    cache_max_bytes: int = Field(default=0, ge=0, alias="CACHE_MAX_BYTES")
 
     # What strangers may make this worker fetch and decode.
     max_image_bytes: int = Field(default=10 * MEBIBYTE, ge=1, le=512 * MEBIBYTE, alias="MAX_IMAGE_SIZE_BYTES")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import zlib
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from embedding.actions import Actions, JobLimits
+from embedding.cached_pipeline import CachedPipeline
 from embedding.contract.responses import Served
 from embedding.errors import DownloadError, TextTooLong
 from embedding.intake.image import Preprocess
@@ -87,10 +89,11 @@ def png_base64(colour=(255, 0, 0)):
     return base64.b64encode(png(colour)).decode()
 
 
-def fake_actions(*, model=None, downloads=None, verifier=None, expected=None, **limits):
+def fake_actions(*, model=None, downloads=None, verifier=None, expected=None, cache_max_bytes=0, **limits):
     """Return actions over a fake model; *limits* are JobLimits', *expected* the self-test's."""
     fake = model or FakeModel()
-    pipeline = Pipeline(
+    kind = partial(CachedPipeline, max_bytes=cache_max_bytes) if cache_max_bytes else Pipeline
+    pipeline = kind(
         Engine(lambda: fake),
         downloads or FakeDownloads(),
         PipelineLimits(max_image_bytes=1_000_000, download_concurrency=4, decode_threads=2),

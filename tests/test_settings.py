@@ -27,6 +27,7 @@ RANGES = {
         ["0.001", "86399", "86400"],
         ["0", "-1", "86400.001", "86401"],
     ),
+    "CACHE_MAX_BYTES": ("cache_max_bytes", ["0", "1", "2"], ["-1", "1e6"]),
     "MAX_IMAGE_SIZE_BYTES": ("max_image_bytes", ["1", "2", "536870911", "536870912"], ["0", "536870913"]),
     "IMAGE_DOWNLOAD_TIMEOUT_S": (
         "download_timeout_s",
@@ -61,6 +62,7 @@ DEFAULTS = {
     "worker_concurrency": 128,
     "job_loop": "event",
     "job_timeout_s": 120.0,
+    "cache_max_bytes": 0,
     "max_image_bytes": 10_485_760,
     "download_timeout_s": 10.0,
     "download_concurrency": 32,

@@ -64,6 +64,7 @@ class Embedded:
     timings: Timings
     tokens: int | None = None
     truncated: bool | None = None
+    cached: bool | None = None  # whether an equal item's vector was used; None where nothing is kept
 
 
 def embedding_json(item: Embedded, request: EmbedRequest, served: Served) -> dict[str, Any]:
@@ -80,6 +81,8 @@ def embedding_json(item: Embedded, request: EmbedRequest, served: Served) -> dic
         answer |= {"encoding_format": "base64", "embed_dtype": request.embed_dtype}
     if item.tokens is not None:
         answer |= {"tokens": item.tokens, "truncated": item.truncated}
+    if item.cached is not None:
+        answer["cached"] = item.cached
     return answer
 
 

@@ -210,7 +210,11 @@ def _pipeline(settings: Settings, engine: Engine[EmbeddingModel], fetcher: Fetch
         max_image_bytes=settings.max_image_bytes,
         download_concurrency=settings.download_concurrency,
     )
-    return Pipeline(engine, fetcher, limits)
+    if settings.cache_max_bytes == 0:
+        return Pipeline(engine, fetcher, limits)
+    from embedding.cached_pipeline import CachedPipeline  # noqa: PLC0415
+
+    return CachedPipeline(engine, fetcher, limits, max_bytes=settings.cache_max_bytes)
 
 
 def _actions(settings: Settings, pipeline: Pipeline, verifier: Verifier | None) -> Actions:
