@@ -45,8 +45,11 @@ TARGETS = (
         ("tests/intake/test_base64_image.py", "tests/intake/test_data_uri.py"),
     ),
     Target("embedding/intake/image.py", ("tests/intake/test_limits.py",), only=IMAGE_CHECKS),
-    Target("embedding/cache.py", ("tests/test_cache.py",)),
-    Target("embedding/cached_pipeline.py", ("tests/test_cached_pipeline.py",)),
+    Target("embedding/cache.py", ("tests/cache/test_cache.py",)),
+    Target(
+        "embedding/cached_pipeline.py",
+        ("tests/cache/test_hits.py", "tests/cache/test_at_once.py", "tests/cache/test_authorization.py"),
+    ),
     Target("embedding/contract/keys.py", SIGNATURES, without=TIMED_OR_SLOW),
     Target("embedding/contract/canonical.py", SIGNATURES, without=TIMED_OR_SLOW),
     Target("embedding/contract/signatures.py", SIGNATURES, without=TIMED_OR_SLOW),
