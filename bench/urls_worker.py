@@ -40,7 +40,7 @@ def main() -> int:
     from embedding.serve.start import start  # noqa: PLC0415  not in the heartbeat, where it is spawned
 
     worker = cast("Worker", start())
-    worker.actions._pipeline._fetcher = local_fetcher(int(sys.argv[1]), sys.argv[2])  # noqa: SLF001
+    worker.actions.pipeline._fetcher = local_fetcher(int(sys.argv[1]), sys.argv[2])  # noqa: SLF001
     return worker.run()
 
 

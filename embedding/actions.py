@@ -38,7 +38,7 @@ from embedding.pipeline import JobDownloads
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from embedding.contract.canonical import Signable
     from embedding.contract.signatures import Verifier
@@ -64,7 +64,10 @@ class _Caller:
 
 
 class Actions:
-    """The actions of one worker: a served model behind its pipeline."""
+    """The actions of one worker: a served model behind its pipeline.
+
+    `watch` is told of every job's items once all are done; whoever counts them puts itself there.
+    """
 
     def __init__(
         self,
@@ -81,8 +84,9 @@ class Actions:
         *verifier* None accepts every job unsigned; *self_test* is what `health` runs when asked to, and
         *about* what it tells beside counters.
         """
-        self._pipeline = pipeline
-        self._served = served
+        self.watch: Callable[[Sequence[Item | Rejected], Sequence[Embedded | Rejected]], None] = _tell_nobody
+        self.served = served
+        self.pipeline = pipeline
         self._limits = limits
         self._verifier = verifier
         self._self_test = self_test
@@ -123,34 +127,34 @@ class Actions:
             "request_id": request.request_id,
             "status": "ok" if passed else "failed",
             **({} if check is None else {"check": check}),
-            **asdict(self._served),
+            **asdict(self.served),
             **self._about,
             "uptime_s": round(time.monotonic() - self._started_s, 3),
-            "counters": {**self._counters, **self._pipeline.counters()},
+            "counters": {**self._counters, **self.pipeline.counters()},
         }
 
     def is_healthy(self) -> bool:
         """Return whether the device still works, as far as is known."""
-        return self._pipeline.engine.is_healthy() and not self._self_test.has_failed
+        return self.pipeline.engine.is_healthy() and not self._self_test.has_failed
 
     async def _embed(self, request: EmbedRequest, authorize: Authorize) -> dict[str, Any]:
         """Return one embedding or a list of results, as *request* asks."""
         started_s = time.perf_counter()
         done = await self._embed_all(request, authorize)
         if not request.single:
-            answer = results_json(done, request, self._served, _batch_timings(done, started_s))
+            answer = results_json(done, request, self.served, _batch_timings(done, started_s))
         elif isinstance(done[0], Rejected):
             raise done[0].error
         else:
-            answer = embedding_json(done[0], request, self._served)
+            answer = embedding_json(done[0], request, self.served)
         check_size_after(answer, request, count=len(done), **self._size())
         return answer
 
     async def _openai(self, job_input: dict[str, Any], caller: _Caller) -> list[dict[str, Any]]:
         job_input = openai.with_auth_outside(job_input)
         if openai.parse_route(job_input) == "/v1/models":
-            return [openai.models_response(model=self._served.model)]
-        request = openai.parse_embeddings(job_input.get("openai_input"), dim=self._served.dim)
+            return [openai.models_response(model=self.served.model)]
+        request = openai.parse_embeddings(job_input.get("openai_input"), dim=self.served.dim)
         check_count(request, self._limits.max_batch_size)
         authorize = await self._authorizer(request, job_input, caller)
         self._check_model(request.model)
@@ -159,16 +163,16 @@ class Actions:
             if isinstance(item, Rejected):
                 error = item.error
                 raise type(error)(f"input[{index}]: {error.message}", retryable=error.retryable)
-        embeddings = [embedding_json(item, request, self._served) for item in done]  # type: ignore[arg-type]
-        answer = openai.embeddings_response(embeddings, model=self._served.model)
+        embeddings = [embedding_json(item, request, self.served) for item in done]  # type: ignore[arg-type]
+        answer = openai.embeddings_response(embeddings, model=self.served.model)
         check_size_after(answer, request, count=len(done), **self._size())
         return [answer]
 
     def _size(self) -> dict[str, int]:
-        return {"dim": self._served.dim, "max_bytes": self._limits.max_response_bytes}
+        return {"dim": self.served.dim, "max_bytes": self._limits.max_response_bytes}
 
     def _check_model(self, model: str | None) -> None:
-        served = self._served
+        served = self.served
         names = {served.model, served.model_name, f"{served.model_name}/{served.pretrained}"}
         if model is not None and model not in names:
             raise ModelMismatch(f"model: this worker serves {served.model}; ask for that or leave model out")
@@ -208,6 +212,7 @@ class Actions:
             for task in tasks:
                 task.cancel()
         self._counters["item_errors"] += sum(isinstance(item, Rejected) for item in done)
+        self.watch(items, done)
         return done
 
     def _outcome(self, item: Item | Rejected, task: asyncio.Task[Embedded | Rejected]) -> Embedded | Rejected:
@@ -221,7 +226,11 @@ class Actions:
     async def _embed_one(
         self, item: Item | Rejected, authorize: Authorize, downloads: JobDownloads
     ) -> Embedded | Rejected:
-        return item if isinstance(item, Rejected) else await self._pipeline.embed(item, authorize, downloads)
+        return item if isinstance(item, Rejected) else await self.pipeline.embed(item, authorize, downloads)
+
+
+def _tell_nobody(_items: Sequence[Item | Rejected], _done: Sequence[Embedded | Rejected]) -> None:
+    """Count nothing: who serves by a queue has no `/metrics`."""
 
 
 def _allow(_item: Item, _signable: Signable) -> None:

@@ -18,7 +18,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
@@ -70,6 +70,19 @@ class Features:
     inference_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What an engine has done since it was made.
+
+    `forwards` counts by kind and number of items, failed ones and their halves too; `busy_s` is the time that
+    each lane has spent on them.
+    """
+
+    forwards: dict[tuple[Kind, int], int]
+    failed_forwards: int
+    busy_s: list[float]
+
+
 @dataclass(slots=True)
 class _Work:
     value: Any
@@ -112,6 +125,9 @@ class Engine(Generic[E]):
         self.coming = 0  # items being decoded, which will want the engine and now want the cores
         self._running: dict[int, float] = {}  # lanes, and when their forwards began
         self._has_all_cores = False
+        self._forwards: Counter[tuple[Kind, int]] = Counter()
+        self._failed_forwards = 0
+        self._busy_s = [0.0] * lanes
         self._threads = [
             threading.Thread(target=self._run, args=(lane,), name=f"device-{lane}", daemon=True)
             for lane in range(lanes)
@@ -138,6 +154,13 @@ class Engine(Generic[E]):
     def depth(self) -> int:
         """Return how many items wait."""
         return sum(map(len, self._waiting.values()))
+
+    def tally(self) -> Tally:
+        """Return what the engine has done, with the time of what runs now."""
+        with self._changed:
+            now_s = time.monotonic()
+            busy_s = [done + now_s - self._running.get(lane, now_s) for lane, done in enumerate(self._busy_s)]
+            return Tally(dict(self._forwards), self._failed_forwards, busy_s)
 
     def is_healthy(self) -> bool:
         """Return whether every lane runs, and the device has neither failed for good nor hangs."""
@@ -172,7 +195,7 @@ class Engine(Generic[E]):
             if live:
                 self._run_batch(kind, live)
             with self._changed:
-                del self._running[lane]
+                self._busy_s[lane] += time.monotonic() - self._running.pop(lane)
                 self._has_all_cores = False
                 self._changed.notify_all()
 
@@ -230,12 +253,16 @@ class Engine(Generic[E]):
 
         Nothing of the failed forward outlives this call, so the halves have its memory.
         """
+        with self._changed:
+            self._forwards[kind, len(batch)] += 1
         encoder = self.loaded.result()
         encode = encoder.embed_images if kind == "image" else encoder.embed_texts
         try:
             rows = encode([work.value for work in batch])
             return [_outcome(row) for _, row in zip(batch, rows, strict=True)]
         except Exception as fault:
+            with self._changed:
+                self._failed_forwards += 1
             self._broken |= isinstance(fault, torch.AcceleratorError)
             if len(batch) > 1 and not self._broken:
                 log.warning(

@@ -120,7 +120,7 @@ def main() -> int:
     marked_ids = model.tokenizer.tokenize(MARKED_TEXT, truncate=True).ids
     model.embed_images = chaos.around(model.embed_images, lambda pixels: not pixels.any())
     model.embed_texts = chaos.around(model.embed_texts, lambda text: text.ids == marked_ids)
-    worker.actions._pipeline._fetcher = local_fetcher(port)
+    worker.actions.pipeline._fetcher = local_fetcher(port)
     signal.signal(signal.SIGUSR1, chaos.lose_device)
     return worker.run()
 

@@ -100,6 +100,56 @@ class TestBatching:
         assert done.inference_ms >= 0
 
 
+class TestTally:
+    def test_forwards_are_counted_by_kind_and_size(self, encoder, engine):
+        """Every forward counts once, with its items, before any of them is answered."""
+        hold(encoder, engine)
+        futures = [engine.submit(kind, 1) for kind in ("image",) * 5 + ("text",)]
+        encoder.gate.set()
+        [future.result(5) for future in futures]
+
+        assert engine.tally().forwards == {("image", 1): 2, ("image", 4): 1, ("text", 1): 1}
+        assert engine.tally().failed_forwards == 0
+
+    def test_halves_of_a_failed_forward_count(self, encoder, engine):
+        """Each half is a forward of its own, down to the culprit; those that held it failed."""
+        hold(encoder, engine)
+        futures = [engine.submit("image", value) for value in ("poison", 1, 2, 3)]
+        encoder.gate.set()
+        [future.exception(5) for future in futures]
+
+        assert engine.tally().forwards == {("image", 1): 3, ("image", 4): 1, ("image", 2): 2}
+        assert engine.tally().failed_forwards == 3
+
+    def test_cancelled_work_does_not_count(self, encoder, engine):
+        """What is dropped before it runs is in no forward."""
+        hold(encoder, engine)
+        gone, stays = engine.submit("text", 1), engine.submit("text", 2)
+        gone.cancel()
+        encoder.gate.set()
+        stays.result(5)
+
+        assert engine.tally().forwards == {("image", 1): 1, ("text", 1): 1}
+
+    def test_busy_time_goes_on_during_a_forward(self, encoder):
+        """A lane is busy from the start of a forward to its end; one that is idle is not."""
+        engine = Engine(lambda: encoder, lanes=2)
+        assert engine.tally().busy_s == [0, 0]
+        began_s = time.monotonic()
+        held = hold(encoder, engine)
+        time.sleep(0.05)
+        during_s = engine.tally().busy_s[0]
+        encoder.gate.set()
+        held.result(5)
+        engine.close()
+        took_s = time.monotonic() - began_s
+        first_s, second_s = engine.tally().busy_s
+
+        assert 0.05 <= during_s <= first_s <= took_s
+        assert second_s == 0
+        assert engine.tally().busy_s == [first_s, 0]
+
+
 class TestThreads:
     def test_device_thread_has_the_cores(self, encoder):
         """Once the starting thread has left them to the engine, only the device thread has threads."""

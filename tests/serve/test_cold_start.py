@@ -25,6 +25,7 @@ NOT_IMPORTED = [
     "paramiko",
     "fastapi",
     "uvicorn",
+    "prometheus_client",
     "boto3",
     "scipy",
 ]

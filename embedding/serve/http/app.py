@@ -88,6 +88,11 @@ def _add_status(app: FastAPI, service: Service) -> None:
     async def about() -> Response:
         return json_response({"status": service.status(), **service.about})
 
+    @app.get("/metrics")
+    def metrics(request: Request) -> Response:  # not async: a thread writes them
+        text, kind = service.metrics.write(request.headers.get("accept", ""))
+        return Response(text, media_type=kind)
+
     @app.get("/health")
     async def health(check: bool = False) -> Response:  # noqa: FBT001, FBT002
         try:

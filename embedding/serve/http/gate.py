@@ -26,9 +26,9 @@ class Gate:
     ) -> None:
         self.running = 0
         self.held_bytes = 0
-        self._max_running = max_running
+        self.max_running = max_running
         self._max_request_bytes = max_request_bytes
-        self._max_held_bytes = max(max_held_bytes, max_request_bytes)
+        self.max_held_bytes = max(max_held_bytes, max_request_bytes)
 
     @contextmanager
     def body(self) -> Iterator[Body]:
@@ -42,8 +42,8 @@ class Gate:
     @contextmanager
     def place(self) -> Iterator[None]:
         """Take one place. Raises Overloaded if all are taken."""
-        if self.running >= self._max_running:
-            raise Overloaded(f"{self._max_running} requests are running already; try again later")
+        if self.running >= self.max_running:
+            raise Overloaded(f"{self.max_running} requests are running already; try again later")
         self.running += 1
         try:
             yield
@@ -57,7 +57,7 @@ class Gate:
 
     def take(self, size_bytes: int) -> None:
         """Hold *size_bytes* more. Raises Overloaded if too many are held."""
-        if self.held_bytes + size_bytes > self._max_held_bytes:
+        if self.held_bytes + size_bytes > self.max_held_bytes:
             raise Overloaded("the bodies of running requests fill all the room there is; try again later")
         self.held_bytes += size_bytes
 

@@ -142,7 +142,7 @@ async def _make_ready(service: Service, loading: Future[Loaded], server: _Server
     await asyncio.wait([ended])
     fault = ended.exception()
     if fault is None:
-        service.actions, service.about = ended.result()
+        service.begin(*ended.result())
     elif isinstance(fault, StartupError):
         server.fail(str(fault))
     else:

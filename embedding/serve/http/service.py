@@ -19,6 +19,8 @@ from embedding.contract.requests import request_id_of
 from embedding.contract.signatures import REFUSAL
 from embedding.errors import AuthFailed, InternalError, Unavailable, WorkerError
 from embedding.serve.http import bodies
+from embedding.serve.http.metrics import OK, Metrics
+from embedding.serve.http.scrape import ServiceCollector
 
 
 if TYPE_CHECKING:
@@ -45,9 +47,15 @@ class Service:
         self.about: dict[str, Any] = {}  # what `/v1/ping` tells beside the status
         self.is_draining = False
         self.gate = gate
+        self.metrics = Metrics(ServiceCollector(self))
         self._tokens = tokens
         self._needs_auth = needs_auth
         self._signs = signs
+
+    def begin(self, actions: Actions, about: dict[str, Any]) -> None:
+        """Answer by *actions* from now on, and tell *about*."""
+        actions.watch = self.metrics.count_items
+        self.actions, self.about = actions, about
 
     def ready(self) -> Actions:
         """Return the actions. Raises Unavailable while there are none, or none are to begin."""
@@ -70,9 +78,22 @@ class Service:
     ) -> Response:
         """Return the response to *request*: what *run* makes of actions, input and the caller's trust.
 
-        *action* says what the route takes. Never raises but for cancellation.
+        *action* says what the route takes; None is OpenAI's. Never raises but for cancellation.
         """
         started_s = time.perf_counter()
+        code, response = await self._outcome(request, run, action, started_s)
+        took_s = time.perf_counter() - started_s
+        self.metrics.count_request(action or "openai", code, response.status_code, took_s)
+        return response
+
+    async def _outcome(
+        self,
+        request: Request,
+        run: Callable[[Actions, Any, bool], Awaitable[Any]],
+        action: str | None,
+        started_s: float,
+    ) -> tuple[str, Response]:
+        """Return the response, and its code: OK, an error's, or CLIENT_GONE."""
         job_input = None
         try:
             is_trusted = self._is_trusted(request)
@@ -84,15 +105,15 @@ class Service:
                 with self.gate.place():
                     answer = await _unless_gone(request, run(actions, job_input, is_trusted))
         except ClientDisconnect:
-            return Response(status_code=CLIENT_GONE)
+            return "CLIENT_GONE", Response(status_code=CLIENT_GONE)
         except WorkerError as error:
             log.info("%s: %s", error.code, error.message)
-            return error_response(error, request_id_of(job_input))
+            return error.code, error_response(error, request_id_of(job_input))
         except Exception:
             log.exception("the request failed in a way nobody foresaw")
             unforeseen = InternalError("the worker failed on this request; its log says why")
-            return error_response(unforeseen, request_id_of(job_input))
-        return json_response(answer, headers=_timing_headers(answer, started_s))
+            return unforeseen.code, error_response(unforeseen, request_id_of(job_input))
+        return OK, json_response(answer, headers=_timing_headers(answer, started_s))
 
     def _is_trusted(self, request: Request) -> bool:
         """Return whether the caller need not sign. Raises AuthFailed where no signature could help."""
