@@ -114,3 +114,13 @@ def test_every_refusal_is_explained(pieces):
     quoted = re.findall(r"`([^`]+)`", " ".join(first_cells(LOCAL_TESTING, "the line says")))
 
     assert any(quote in piece for piece in pieces for quote in quoted), pieces
+
+
+def test_every_metric_in_the_readme_is_told():
+    """The README's table names only metrics that the service's modules make."""
+    modules = ("metrics.py", "scrape.py")
+    made = "".join((ROOT / "embedding/serve/http" / name).read_text(encoding="utf-8") for name in modules)
+    names = re.findall(r"`(clip_[a-z_]+[a-z])`", " ".join(first_cells(README, "metric")))
+
+    assert len(names) >= 14
+    assert [name for name in names if f'"{re.sub("_(total|info)$", "", name)}"' not in made] == []
