@@ -17,7 +17,7 @@ DEADLY_WORDS = 40
 
 def slow_down(loading):
     """Make the loaded model slow."""
-    model = loading.result().actions._pipeline.engine.loaded.result()
+    model = loading.result().actions.pipeline.engine.loaded.result()
     embed_texts = model.embed_texts
 
     def slowly(tokens):
