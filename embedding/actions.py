@@ -158,13 +158,15 @@ class Actions:
         check_count(request, self._limits.max_batch_size)
         authorize = await self._authorizer(request, job_input, caller)
         self._check_model(request.model)
+        started_s = time.perf_counter()
         done = await self._embed_all(request, authorize)
         for index, item in enumerate(done):
             if isinstance(item, Rejected):
                 error = item.error
                 raise type(error)(f"input[{index}]: {error.message}", retryable=error.retryable)
         embeddings = [embedding_json(item, request, self.served) for item in done]  # type: ignore[arg-type]
-        answer = openai.embeddings_response(embeddings, model=self.served.model)
+        timings = _batch_timings(done, started_s)
+        answer = openai.embeddings_response(embeddings, timings, model=self.served.model)
         check_size_after(answer, request, count=len(done), **self._size())
         return [answer]
 

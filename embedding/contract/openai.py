@@ -2,23 +2,30 @@
 
 `https://api.runpod.ai/v2/ENDPOINT/openai/v1/embeddings` reaches the handler as
 `{"openai_route": "/v1/embeddings", "openai_input": {...}}`; the answer is a list of one element, which
-the platform unwraps. A string that is a data URI or an http(s) URL is an image, any other a text.
+the platform unwraps. A string that is a data URI or an http(s) URL is an image, any other a text, unless
+Infinity's field `modality` says what all of them are.
 https://platform.openai.com/docs/api-reference/embeddings/create
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from embedding.contract.requests import MAX_FIELDS, BatchRequest, EncodingFormat, explain
 from embedding.errors import InvalidInput
 
 
+if TYPE_CHECKING:
+    from embedding.contract.responses import Timings
+
+Modality = Literal["text", "image"]
+
 ROUTES = ("/v1/embeddings", "/v1/models")
 _IMAGE = re.compile(r"data:image/|https?://\S+\Z", re.IGNORECASE)
+_STRINGS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
 
 
 class EmbeddingsInput(BaseModel):
@@ -26,11 +33,16 @@ class EmbeddingsInput(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
-    input: Any
-    model: str | None = None
+    input: Annotated[Any, WithJsonSchema(_STRINGS)] = Field(
+        description="a text, a data URI or http(s) URL of an image, or a list of them; no token arrays"
+    )
+    model: str | None = Field(None, description="the model that is served, as /v1/models names it")
     encoding_format: EncodingFormat = "float"
-    dimensions: int | None = None
-    user: str | None = None
+    dimensions: int | None = Field(None, description="the model's own: vectors are never cut")
+    user: str | None = Field(None, description="is not looked at")
+    modality: Modality | None = Field(
+        None, description="Infinity's: what every entry is; without it, the entry's form tells"
+    )
 
 
 def is_passthrough(job_input: Any) -> bool:
@@ -61,7 +73,8 @@ def parse_route(job_input: dict[str, Any]) -> Literal["/v1/embeddings", "/v1/mod
 def parse_embeddings(body: Any, *, dim: int) -> BatchRequest:
     """Return the batch that *body*, the JSON of `POST /v1/embeddings`, asks for.
 
-    Raises InvalidInput for token arrays, and for `dimensions` other than *dim*.
+    Raises InvalidInput for token arrays, for `dimensions` other than *dim*, and for an entry that cannot be
+    the image that `modality` calls it.
     """
     if not isinstance(body, dict):
         raise InvalidInput('openai_input must be a JSON object, for example {"input": "a red circle"}')
@@ -79,17 +92,18 @@ def parse_embeddings(body: Any, *, dim: int) -> BatchRequest:
     return BatchRequest.model_validate(
         {
             "action": "batch",
-            "items": [_item(entry) for entry in entries],
+            "items": [_item(index, entry, asked.modality) for index, entry in enumerate(entries)],
             "model": asked.model,
             "encoding_format": asked.encoding_format,
         }
     )
 
 
-def embeddings_response(results: list[dict[str, Any]], *, model: str) -> dict[str, Any]:
+def embeddings_response(results: list[dict[str, Any]], timings: Timings, *, model: str) -> dict[str, Any]:
     """Return the body that answers `POST /v1/embeddings`. *results* are embeddings, in order.
 
-    `usage` counts tokens of texts; an image costs none.
+    `usage` counts tokens of texts; an image costs none. `batch_timings` is ours: OpenAI's clients pass over
+    fields that they do not know.
     """
     tokens = sum(result.get("tokens", 0) for result in results)
     return {
@@ -100,6 +114,7 @@ def embeddings_response(results: list[dict[str, Any]], *, model: str) -> dict[st
             for index, result in enumerate(results)
         ],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "batch_timings": timings.as_json(),
     }
 
 
@@ -109,7 +124,12 @@ def models_response(*, model: str) -> dict[str, Any]:
     return {"object": "list", "data": [served]}
 
 
-def _item(entry: str) -> dict[str, str]:
-    if not _IMAGE.match(entry):
+def _item(index: int, entry: str, modality: Modality | None) -> dict[str, str]:
+    looks_like_image = _IMAGE.match(entry) is not None
+    if modality == "image" and not looks_like_image:
+        raise InvalidInput(
+            f"input[{index}]: an image must be a data URI (data:image/...;base64,) or an http(s) URL"
+        )
+    if modality == "text" or not looks_like_image:
         return {"text": entry}
     return {"image_base64": entry} if entry[:5].lower() == "data:" else {"image_url": entry}

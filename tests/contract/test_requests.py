@@ -162,6 +162,8 @@ class TestOpenAI:
             ({"input": [1, 2]}, "token arrays are not accepted"),
             ({"input": "a", "dimensions": 256}, "dimensions: this model's vectors have 512 numbers"),
             ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
+            ({"input": "a", "modality": "audio"}, "modality: input should be 'text' or 'image'"),
+            ({"input": ["https://a.org/b", "a cat"], "modality": "image"}, "input[1]: an image must be"),
         ],
     )
     def test_names_what_is_wrong(self, body, told):
@@ -170,6 +172,26 @@ class TestOpenAI:
             parse_embeddings(body, dim=512)
 
         assert told in fault.value.message
+
+    @pytest.mark.parametrize(
+        ("modality", "expected"),
+        [
+            (None, ["text", "image_base64", "image_url"]),
+            ("text", ["text"] * 3),
+            ("image", [None, "image_base64", "image_url"]),
+        ],
+    )
+    def test_modality_says_what_entries_are(self, modality, expected):
+        """Infinity's field goes before what an entry looks like; a text cannot be an image."""
+        entries = ["a cat", "data:image/png;base64,QUJD", "https://a.org/b.png"]
+        for entry, kind in zip(entries, expected, strict=True):
+            body = {"input": [entry], "modality": modality}
+            if kind is None:
+                with pytest.raises(InvalidInput, match="must be a data URI"):
+                    parse_embeddings(body, dim=512)
+            else:
+                (item,) = parse_embeddings(body, dim=512).items()
+                assert getattr(item, kind) == entry
 
     def test_own_dimension_is_accepted(self):
         """`dimensions` equal to the model's is no fault."""
