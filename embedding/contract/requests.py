@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from embedding.errors import BatchTooLarge, InvalidInput, WorkerError
 
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_URL_CHARS = 2048
@@ -35,9 +40,33 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Item(_Strict):
+class _OneSource(BaseModel):
+    """What has fields of which exactly one is given."""
+
+    SOURCES: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Self:
+        if sum(getattr(self, name) is not None for name in self.SOURCES) != 1:
+            told = {"sources": ", ".join(self.SOURCES)}
+            raise PydanticCustomError("one_source", "give exactly one of {sources}", told)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(super().__get_pydantic_json_schema__(core, handler))
+        absent = {name: {"type": "null"} for name in cls.SOURCES}
+        schema["oneOf"] = [
+            {"required": [name], "properties": {**absent, name: {"not": {"type": "null"}}}}
+            for name in cls.SOURCES
+        ]
+        return schema
+
+
+class Item(_Strict, _OneSource):
     """One thing to embed: exactly one of an image URL, an image in base64, or a text."""
 
+    SOURCES = ("image_url", "image_base64", "text")
     image_url: Url | None = None
     image_base64: Annotated[str, Field(min_length=1)] | None = None
     text: Text | None = None
@@ -45,12 +74,6 @@ class Item(_Strict):
     normalize: bool = True
     truncate: bool = True
     auth: Any = None
-
-    @model_validator(mode="after")
-    def _exactly_one_source(self) -> Item:
-        if sum(source is not None for source in (self.image_url, self.image_base64, self.text)) != 1:
-            raise PydanticCustomError("one_source", "give exactly one of image_url, image_base64, text")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +84,18 @@ class Rejected:
     error: WorkerError
 
 
+_FLOAT16_NEEDS_BASE64 = {
+    "anyOf": [
+        {"properties": {"embed_dtype": {"const": "float32"}}},
+        {"properties": {"encoding_format": {"const": "base64"}}, "required": ["encoding_format"]},
+    ]
+}
+
+
 class _Request(_Strict):
     """The fields that every action understands."""
+
+    model_config = ConfigDict(json_schema_extra=_FLOAT16_NEEDS_BASE64)  # type: ignore[typeddict-item]
 
     request_id: RequestId | None = None
     model: str | None = None
@@ -78,18 +111,13 @@ class _Request(_Strict):
         return self
 
 
-class ImageRequest(_Request):
+class ImageRequest(_Request, _OneSource):
     """One image."""
 
+    SOURCES = ("image_url", "image_base64")
     action: Literal["image"]
     image_url: Url | None = None
     image_base64: Annotated[str, Field(min_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one_source(self) -> ImageRequest:
-        if (self.image_url is None) == (self.image_base64 is None):
-            raise PydanticCustomError("one_source", "give exactly one of image_url, image_base64")
-        return self
 
     @property
     def single(self) -> bool:
@@ -102,19 +130,14 @@ class ImageRequest(_Request):
         return [Item(**{name: getattr(self, name) for name in fields})]
 
 
-class TextRequest(_Request):
+class TextRequest(_Request, _OneSource):
     """One text, or a list of texts."""
 
+    SOURCES = ("text", "texts")
     action: Literal["text"]
     text: Text | None = None
     texts: Annotated[list[Any], Field(min_length=1)] | None = None
     truncate: bool = True
-
-    @model_validator(mode="after")
-    def _exactly_one_source(self) -> TextRequest:
-        if (self.text is None) == (self.texts is None):
-            raise PydanticCustomError("one_source", "give exactly one of text, texts")
-        return self
 
     @property
     def single(self) -> bool:

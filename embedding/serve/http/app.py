@@ -14,7 +14,10 @@ from starlette.responses import Response
 
 import embedding
 from embedding.errors import WorkerError
+from embedding.serve.http.bodies import boolean
+from embedding.serve.http.schemas import components
 from embedding.serve.http.service import Service, error_response, json_response
+from embedding.serve.http.spec import DESCRIPTION, Spec
 
 
 if TYPE_CHECKING:
@@ -32,25 +35,36 @@ EMBED_ROUTES = {"/v1/embed/image": "image", "/v1/embed/image-batch": "batch", "/
 def make_app(
     service: Service,
     *,
+    max_batch_size: int,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
-    """Return the application around *service*; *lifespan* loads the model."""
+    """Return the application around *service*; *lifespan* loads the model.
+
+    *max_batch_size* is told to callers by `/openapi.json`; the actions enforce it.
+    """
     app = FastAPIOffline(
-        title="CLIP embedding worker", version=embedding.__version__, redoc_url=None, lifespan=lifespan
+        title="CLIP embedding worker",
+        version=embedding.__version__,
+        description=DESCRIPTION,
+        redoc_url=None,
+        swagger_ui_parameters={"validatorUrl": None},  # or the page may ask a server of others
+        lifespan=lifespan,
     )
     app.add_exception_handler(HTTPException, _not_found)  # type: ignore[arg-type]
-    _add_embedding(app, service)
-    _add_openai(app, service)
-    _add_status(app, service)
+    spec = Spec(takes_tokens=service.takes_tokens, signs=service.signs, needs_auth=service.needs_auth)
+    _add_embedding(app, service, spec)
+    _add_openai(app, service, spec)
+    _add_status(app, service, spec)
+    _share(app, components(max_batch_size=max_batch_size), spec)
     return app
 
 
-def _add_embedding(app: FastAPI, service: Service) -> None:
+def _add_embedding(app: FastAPI, service: Service, spec: Spec) -> None:
     def route(path: str, action: str) -> None:
         async def run(actions: Actions, job_input: Any, is_trusted: bool) -> Any:  # noqa: FBT001
             return await actions.run(job_input, action=action, is_trusted=is_trusted)
 
-        @app.post(path)
+        @app.post(path, **spec.embed(action))
         async def embed(request: Request) -> Response:
             return await service.answer(request, run, action=action)
 
@@ -58,18 +72,18 @@ def _add_embedding(app: FastAPI, service: Service) -> None:
         route(path, action)
 
 
-def _add_openai(app: FastAPI, service: Service) -> None:
+def _add_openai(app: FastAPI, service: Service, spec: Spec) -> None:
     async def run(actions: Actions, body: Any, is_trusted: bool) -> Any:  # noqa: FBT001
         job_input = {"openai_route": "/v1/embeddings", "openai_input": body}
         (answer,) = await actions.run(job_input, is_trusted=is_trusted)
         return answer
 
-    @app.post("/v1/embeddings")
+    @app.post("/v1/embeddings", **spec.embeddings())
     @app.post("/embeddings", include_in_schema=False)  # where Infinity has it
     async def embeddings(request: Request) -> Response:
         return await service.answer(request, run, action=None)
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", **spec.models())
     @app.get("/models", include_in_schema=False)
     async def models() -> Response:
         try:
@@ -79,27 +93,42 @@ def _add_openai(app: FastAPI, service: Service) -> None:
         return json_response(answer)
 
 
-def _add_status(app: FastAPI, service: Service) -> None:
-    @app.get("/ping")
+def _add_status(app: FastAPI, service: Service, spec: Spec) -> None:
+    @app.head("/ping", include_in_schema=False)
+    @app.get("/ping", **spec.ping())
     async def ping() -> Response:
         return Response(status_code=PING[service.status()])
 
-    @app.get("/v1/ping")
+    @app.get("/v1/ping", **spec.about())
     async def about() -> Response:
         return json_response({"status": service.status(), **service.about})
 
-    @app.get("/metrics")
+    @app.get("/metrics", **spec.metrics())
     def metrics(request: Request) -> Response:  # not async: a thread writes them
         text, kind = service.metrics.write(request.headers.get("accept", ""))
         return Response(text, media_type=kind)
 
-    @app.get("/health")
-    async def health(check: bool = False) -> Response:  # noqa: FBT001, FBT002
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health", **spec.health())
+    async def health(request: Request) -> Response:
         try:
+            check = boolean("check", request.query_params.get("check", "false"))
             answer = await service.ready().run({"action": "health", "check": check})
         except WorkerError as error:
             return error_response(error)
         return json_response(answer, status=200 if answer["status"] == "ok" else 503)
+
+
+def _share(app: FastAPI, schemas: dict[str, Any], spec: Spec) -> None:
+    """Let `/openapi.json` hold *schemas*, which its routes refer to."""
+    from_routes = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = from_routes()
+        document["components"] = {"schemas": schemas, "securitySchemes": spec.security_schemes()}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 async def _not_found(_request: Request, fault: HTTPException) -> Response:

@@ -3,6 +3,7 @@
 `curl -d` and `curl --data-binary` both say `application/x-www-form-urlencoded`, whatever they send, so unless
 a picture or a form is announced, the first byte decides: an object of JSON begins with a brace.
 Beside a picture, the other fields stand in the query; in a form, among its fields. `auth` is JSON there.
+Where a picture can be the whole body, the query counts for every body; a field of the body goes before it.
 """
 
 from __future__ import annotations
@@ -55,14 +56,20 @@ async def job_input(request: Request, data: bytearray, *, action: str | None) ->
 
     Raises BadRequest for what cannot be read, and InvalidInput for a field that is not what it must be.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content = await _content(request.headers, data, action=action)
+    if action != "image" or not isinstance(content, dict):
+        return content
+    return {**_fields(request.query_params.multi_items()), **content}
+
+
+async def _content(headers: Headers, data: bytearray, *, action: str | None) -> Any:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _form(request.headers, data, batch=action == "batch")
-    takes_picture = action == "image"
+        return await _form(headers, data, batch=action == "batch")
     announced = kind.startswith("image/") or kind == "application/octet-stream"
     looks_like_json = bytes(data[:64]).lstrip()[:1] in (b"{", b"[", b"") or "json" in kind
-    if takes_picture and (announced or not looks_like_json):
-        return {**_fields(request.query_params.multi_items()), "image_base64": await _base64(data)}
+    if action == "image" and (announced or not looks_like_json):
+        return {"image_base64": await _base64(data)}
     return await _json(data)
 
 
@@ -115,11 +122,16 @@ def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return fields
 
 
+def boolean(name: str, text: str) -> bool:
+    """Return what *text*, the field *name* of a query or form, means. Raises InvalidInput."""
+    if text.lower() not in _BOOLEANS:
+        raise InvalidInput(f"{name} must be true or false")
+    return _BOOLEANS[text.lower()]
+
+
 def _value(name: str, text: str) -> Any:
     if name in _BOOLEAN_FIELDS:
-        if text.lower() not in _BOOLEANS:
-            raise InvalidInput(f"{name} must be true or false")
-        return _BOOLEANS[text.lower()]
+        return boolean(name, text)
     if name == "auth":
         try:
             return json.loads(text)

@@ -83,7 +83,7 @@ class HttpService:
             task.cancel()
 
         config = uvicorn.Config(
-            make_app(self._service, lifespan=lifespan),
+            make_app(self._service, max_batch_size=self._settings.max_batch_size, lifespan=lifespan),
             loop="uvloop",
             http="httptools",
             ws="none",

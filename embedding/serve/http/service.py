@@ -48,9 +48,10 @@ class Service:
         self.is_draining = False
         self.gate = gate
         self.metrics = Metrics(ServiceCollector(self))
+        self.needs_auth = needs_auth
+        self.signs = signs
+        self.takes_tokens = tokens is not None
         self._tokens = tokens
-        self._needs_auth = needs_auth
-        self._signs = signs
 
     def begin(self, actions: Actions, about: dict[str, Any]) -> None:
         """Answer by *actions* from now on, and tell *about*."""
@@ -122,9 +123,9 @@ class Service:
             if self._tokens.accept(token.strip()):
                 return True
             raise AuthFailed(REFUSAL)
-        if self._needs_auth and not self._signs:
+        if self.needs_auth and not self.signs:
             raise AuthFailed(REFUSAL)
-        return not self._needs_auth
+        return not self.needs_auth
 
 
 def json_response(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
