@@ -45,7 +45,7 @@ chaos: $(VENV)/dev ## 2,000 jobs while workers, platform, model and downloads fa
 fuzz: $(VENV)/dev ## try 100,000 changes to what was signed, and much of what strangers may send (5 minutes)
 	$(BIN)/python -m pytest -s -o timeout=0 --hypothesis-profile=signatures tests/contract/test_signature_mutations.py
 	$(BIN)/python -m pytest -o timeout=0 --hypothesis-profile=strangers -k '_any_ or nothing_but' \
-	  tests/intake tests/contract
+	  tests/intake tests/contract tests/serve/http
 
 mutants: $(VENV)/dev ## plant small mistakes in what guards the worker; fail if no test notices (10 minutes; ARGS=keys)
 	$(BIN)/python -m tests.mutants $(ARGS)

@@ -35,7 +35,7 @@ EMBED_ROUTES = {"/v1/embed/image": "image", "/v1/embed/image-batch": "batch", "/
 def make_app(
     service: Service,
     *,
-    max_batch_size: int,
+    max_batch_size: int | None = None,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
     """Return the application around *service*; *lifespan* loads the model.

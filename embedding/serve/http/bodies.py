@@ -3,7 +3,7 @@
 `curl -d` and `curl --data-binary` both say `application/x-www-form-urlencoded`, whatever they send, so unless
 a picture or a form is announced, the first byte decides: an object of JSON begins with a brace.
 Beside a picture, the other fields stand in the query; in a form, among its fields. `auth` is JSON there.
-Where a picture can be the whole body, the query counts for every body; a field of the body goes before it.
+Where a picture can be the whole body, the query counts for every body, and no field may stand in both.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ async def job_input(request: Request, data: bytearray, *, action: str | None) ->
     content = await _content(request.headers, data, action=action)
     if action != "image" or not isinstance(content, dict):
         return content
-    return {**_fields(request.query_params.multi_items()), **content}
+    beside = _fields(request.query_params.multi_items())
+    for name in beside.keys() & content.keys():
+        raise InvalidInput(f"{printable(name)} is given twice, in the query and in the body")
+    return {**beside, **content}
 
 
 async def _content(headers: Headers, data: bytearray, *, action: str | None) -> Any:
@@ -132,12 +135,17 @@ def boolean(name: str, text: str) -> bool:
 def _value(name: str, text: str) -> Any:
     if name in _BOOLEAN_FIELDS:
         return boolean(name, text)
-    if name == "auth":
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            raise InvalidInput("auth must be a JSON object") from None
-    return text
+    return _object(name, text) if name == "auth" else text
+
+
+def _object(name: str, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{name} must be a JSON object")
+    return found
 
 
 async def _base64(data: bytes | bytearray) -> str:

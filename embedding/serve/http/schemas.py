@@ -28,6 +28,7 @@ TEXT: Final[Schema] = {"type": "string"}
 WHOLE: Final[Schema] = {"type": "integer", "minimum": 0}
 NUMBER: Final[Schema] = {"type": "number"}
 FLAG: Final[Schema] = {"type": "boolean"}
+SWITCH: Final[Schema] = {"anyOf": [FLAG, {"enum": [1, 0]}]}  # in a query or a form
 TEXT_OR_NULL: Final[Schema] = {"type": ["string", "null"]}
 BINARY: Final[Schema] = {"type": "string", "format": "binary"}
 VECTOR: Final[Schema] = {
@@ -46,8 +47,8 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def components(*, max_batch_size: int) -> dict[str, Schema]:
-    """Return the shared schemas by name."""
+def components(*, max_batch_size: int | None) -> dict[str, Schema]:
+    """Return the shared schemas by name; *max_batch_size* None tells no limit."""
     models: list[type[BaseModel]] = [ImageRequest, TextRequest, BatchRequest, Item, EmbeddingsInput]
     image, text, batch, item, openai = map(_request, models)
     texts = text["properties"]["texts"]["anyOf"][0]
@@ -56,7 +57,7 @@ def components(*, max_batch_size: int) -> dict[str, Schema]:
     items["items"] = {"anyOf": [ref("Item"), ANYTHING_ELSE]}
     images = {"type": "array", "items": BINARY, "minItems": 1}
     for many in (texts, items, images, openai["properties"]["input"]["anyOf"][1]):
-        many["maxItems"] = max_batch_size
+        many.update({"maxItems": max_batch_size} if max_batch_size else {})
     return {
         "ImageRequest": image,
         "TextRequest": text,
@@ -74,7 +75,10 @@ def options() -> dict[str, Schema]:
     """Return the fields that a query or a form may hold beside a picture; there a field is never null."""
     fields = _request(ImageRequest)["properties"]
     told = {name: field for name, field in fields.items() if name not in {*ImageRequest.SOURCES, "action"}}
-    return {name: {**field.pop("anyOf", [{}])[0], **field} for name, field in told.items()}
+    plain = {name: {**field.pop("anyOf", [{}])[0], **field} for name, field in told.items()}
+    plain["auth"]["type"] = "object"
+    plain["normalize"] = SWITCH | {"default": plain["normalize"]["default"]}
+    return plain
 
 
 def codes_by_status() -> dict[int, list[str]]:

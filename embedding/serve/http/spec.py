@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from embedding.serve.http.schemas import BINARY, NUMBER, TEXT, Schema, codes_by_status, options, ref
+from embedding.serve.http.schemas import BINARY, NUMBER, SWITCH, TEXT, Schema, codes_by_status, options, ref
 
 
 PICTURE: Final = (  # a red circle on white, 64 x 64, of two colours
@@ -173,8 +173,8 @@ class Spec:
 
     def health(self) -> dict[str, Any]:
         """Return what describes `GET /health`."""
-        schema = {"type": "boolean", "default": False}
-        check = {"name": "check", "in": "query", "schema": schema, "description": "embed known inputs"}
+        told = "embed known inputs"
+        check = {"name": "check", "in": "query", "schema": SWITCH | {"default": False}, "description": told}
         failed = _refusal(503)
         del failed["headers"]  # a device that has failed does not come back
         failed["content"]["application/json"]["schema"] = {"anyOf": [ref("Health"), ref("Error")]}
@@ -215,11 +215,10 @@ def _form(name: str) -> dict[str, Any]:
 
 
 def _query() -> list[dict[str, Any]]:
-    """Return the query's fields: they count for every body, and a field of the body goes before them."""
+    """Return the query's fields: they count for every body, and none may stand in both."""
     told = options()
-    told.pop("auth")
-    fields = [{"name": name, "in": "query", "schema": schema} for name, schema in told.items()]
-    return [*fields, {"name": "auth", "in": "query", "content": {"application/json": {"schema": {}}}}]
+    auth = {"name": "auth", "in": "query", "content": {"application/json": {"schema": told.pop("auth")}}}
+    return [*({"name": name, "in": "query", "schema": schema} for name, schema in told.items()), auth]
 
 
 def _good(schema: Schema, *, headers: dict[str, Any] | None = None) -> dict[str, Any]:

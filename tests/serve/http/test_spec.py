@@ -101,27 +101,26 @@ class TestAnswers:
         assert response.status_code == 200
         schema[path]["POST"].validate_response(response)
 
-    @pytest.mark.parametrize("path", ROUTES.values())
-    def test_a_query_beside_json(self, client, path):
-        """Where a query counts, it counts for JSON too, and the body's own field goes before it."""
-        counts = path == ROUTES["image"]
-        body = {
-            ROUTES["image"]: {"image_base64": PICTURE},
-            ROUTES["batch"]: {"items": [{"text": "a"}]},
-            ROUTES["text"]: {"text": "a"},
-            ROUTES["embeddings"]: {"input": "a"},
-        }[path]
-        answers = [
-            client.post(path, params={"encoding_format": "base64"}, json=body | given).json()
-            for given in ({}, {"encoding_format": "float"})
-        ]
-        found = [
-            "base64" if re.search(r'"embedding": "', str(a).replace("'", '"')) else "float" for a in answers
-        ]
+    @pytest.mark.parametrize(
+        ("query", "told"),
+        [
+            ({"request_id": "q"}, None),
+            ({"normalize": "false"}, "normalize is given twice, in the query and in the body"),
+            ({"normalise": "1"}, "did you mean normalize?"),
+        ],
+    )
+    @pytest.mark.parametrize("as_form", [False, True])
+    def test_a_query_beside_any_body(self, client, query, told, as_form):
+        """Where a query can count, it counts beside JSON and forms too, and is judged as strictly."""
+        options = {"normalize": "true"} if as_form else {"normalize": True}
+        sent = (
+            {"data": options, "files": {"image": base64.b64decode(PICTURE)}}
+            if as_form
+            else {"json": options | {"image_base64": PICTURE}}
+        )
+        answer = client.post(ROUTES["image"], params=query, **sent).json()
 
-        assert found == ["base64" if counts else "float", "float"]
-        response = client.post(path, params={"normalise": "1"}, json=body)
-        assert response.status_code == (422 if counts else 200)
+        assert answer.get("request_id") == "q" if told is None else told in answer["error"]["message"]
 
 
 class TestDocument:
