@@ -26,7 +26,8 @@ Vectors of images and texts, by one model: near vectors mean alike. The same bod
 **Who may ask.** Where the operator set `WORKER_TOKEN`, a bearer token does. Where `EMBEDDING_HMAC_SECRET` is
 set, a signature in the body's field `auth` does too, without a token: `{"v": 3, "kid", "iat", "exp", "nonce",
 "sig"}` signs the whole body once; `{"ts", "sig"}` signs one image or text, in a batch each item its own.
-`python -m embedding sign` makes the first.
+`python -m embedding sign` makes the first; for `/v1/embeddings` it signs `{"openai_route": "/v1/embeddings",
+"openai_input": BODY}`.
 
 **Errors.** Always `{"error": {"code", "message", "retryable", "request_id"}}`. In a batch or a list of texts
 a bad entry fails alone: its error stands in its place, and the status is 200.
@@ -56,7 +57,7 @@ _REFUSAL_HEADERS: Final = {
     429: _RETRY,
     503: _RETRY,
 }
-_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "image": {
         "a picture": {"image_base64": PICTURE},
         "a data URI, packed small": {
@@ -110,7 +111,7 @@ class Spec:
         }
         request = {"text": "TextRequest", "batch": "BatchRequest", "image": "ImageRequest"}[action]
         extra = {"parameters": _query()} if action == "image" else {}
-        json = _json(request, _EXAMPLES[action])
+        json = _json(request, EXAMPLES[action])
         return {
             "summary": _SUMMARIES[action],
             "operation_id": f"embed_{action}",
@@ -128,7 +129,7 @@ class Spec:
             "operation_id": "create_embeddings",
             "tags": ["OpenAI"],
             "responses": {200: _good(ref("EmbeddingList"), headers=_TIMING_HEADERS), **self._refusals()},
-            "openapi_extra": self._extra(_json("EmbeddingsRequest", _EXAMPLES["embeddings"])),
+            "openapi_extra": self._extra(_json("EmbeddingsRequest", EXAMPLES["embeddings"])),
         }
 
     def models(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import copy
 import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from embedding.serve.http.app import make_app
 from embedding.serve.http.gate import Gate
@@ -83,7 +84,8 @@ def test_the_document_is_the_services_own(client):
 def test_any_request_is_answered_as_described(case, service):
     """Whatever comes, the service answers as its document says."""
     settle(case)
-    case.call_and_validate(base_url=service.url)
+    in_form = case.media_type == "multipart/form-data"  # all fields are texts there: of a wrong type is none
+    case.call_and_validate(base_url=service.url, excluded_checks=[negative_data_rejection] if in_form else [])
 
 
 def settle(case):

@@ -13,9 +13,7 @@ import pytest
 
 from embedding.contract.tokens import Tokens
 from embedding.serve.http.app import make_app
-from embedding.serve.http.gate import Gate
-from embedding.serve.http.service import Service
-from tests.fakes import fake_actions
+from tests.serve.http.local import local_service
 
 
 TOKEN = "a-token-of-at-least-32-bytes-for-tests"
@@ -148,10 +146,8 @@ class TestErrors:
         """The key is a token of the worker's; a wrong one and a full worker are told as what they are."""
 
         async def ask():
-            gate = Gate(max_running=places, max_request_bytes=10_000)
-            service = Service(gate, tokens=Tokens.parse(TOKEN), needs_auth=True, signs=False)
-            service.actions = fake_actions()
-            transport = httpx.ASGITransport(make_app(service, max_batch_size=8))
+            service = local_service(tokens=Tokens.parse(TOKEN), needs_auth=True, running=places)
+            transport = httpx.ASGITransport(make_app(service))
             async with openai.AsyncOpenAI(
                 base_url="http://worker.example/v1",
                 api_key=key,

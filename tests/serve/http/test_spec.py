@@ -14,7 +14,8 @@ from embedding.contract.tokens import Tokens
 from embedding.serve.http.app import make_app
 from embedding.serve.http.gate import Gate
 from embedding.serve.http.service import Service
-from embedding.serve.http.spec import _EXAMPLES, PICTURE
+from embedding.serve.http.spec import EXAMPLES, PICTURE
+from tests.serve.http.local import local_service, post
 
 
 ROUTES = {
@@ -23,8 +24,10 @@ ROUTES = {
     "text": "/v1/embed/text",
     "embeddings": "/v1/embeddings",
 }
-EXAMPLES = [(ROUTES[kind], title) for kind, shown in _EXAMPLES.items() for title in shown]
+SHOWN = [(ROUTES[kind], title) for kind, shown in EXAMPLES.items() for title in shown]
 JSON = "application/json"
+TOKEN = "a-token-of-at-least-32-bytes-for-tests"
+GOOD = {"authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def document_of(**access):
 
 
 class TestExamples:
-    @pytest.mark.parametrize(("path", "title"), EXAMPLES)
+    @pytest.mark.parametrize(("path", "title"), SHOWN)
     def test_each_is_answered_as_described(self, client, document, schema, path, title):
         """Sent as it stands, each example is answered with 200, by the schema of that answer."""
         shown = document["paths"][path]["post"]["requestBody"]["content"][JSON]["examples"]
@@ -63,7 +66,7 @@ class TestExamples:
         """All are shown, on the route that they are for."""
         shown = document["paths"][path]["post"]["requestBody"]["content"][JSON]["examples"]
 
-        assert {(path, title) for title in shown} == {each for each in EXAMPLES if each[0] == path}
+        assert {(path, title) for title in shown} == {each for each in SHOWN if each[0] == path}
 
     def test_the_picture_is_what_it_is_said_to_be(self, client):
         """The picture of the examples shows a red circle."""
@@ -159,6 +162,29 @@ class TestDocument:
         assert post.get("security") == security
         assert ("401" in post["responses"]) is refuses
         assert ("bearer" in told["components"]["securitySchemes"]) is ("tokens" in access)
+
+
+@pytest.mark.parametrize(
+    ("access", "headers", "body", "status"),
+    [
+        ({}, {}, {"text": "a"}, 401),
+        ({}, {"authorization": "Bearer wrong"}, {"text": "a"}, 401),
+        ({"running": 0}, GOOD, {"text": "a"}, 429),
+        ({}, GOOD, {"text": "a" * 1_000_001}, 413),
+        ({}, GOOD, {"text": "poison"}, 500),
+        ({"is_loading": True}, GOOD, {"text": "a"}, 503),
+    ],
+)
+def test_refusals_are_described(access, headers, body, status):
+    """What a service refuses for its own reasons has the described form and headers too."""
+    running = {name: value for name, value in access.items() if name == "running"}
+    service = local_service(tokens=Tokens.parse(TOKEN), needs_auth=True, **running)
+    service.actions = None if "is_loading" in access else service.actions
+    described = schemathesis.openapi.from_dict(make_app(service).openapi())
+    response = post(service, ROUTES["text"], body, **headers)
+
+    assert response.status_code == status
+    described[ROUTES["text"]]["POST"].validate_response(response)
 
 
 def test_docs_ask_no_other_server(client):
