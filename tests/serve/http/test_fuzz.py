@@ -89,10 +89,12 @@ def test_any_request_is_answered_as_described(case, service):
 
 
 def settle(case):
-    """Take from the query of *case* what it decides together with the body, of which no schema can speak."""
-    fields = (
-        set(case.body) if isinstance(case.body, dict) and case.meta.generation.mode.is_positive else set()
-    )
+    """Take from *case* what no schema can speak of: what query and body decide together, and tokens."""
+    fields = {}
+    if isinstance(case.body, dict) and case.meta.generation.mode.is_positive:
+        fields = case.body
+        if isinstance(fields.get("text"), str):
+            fields["truncate"] = True  # else a long text is refused, by its tokens
     for name, value in dict(case.query or {}).items():
         if name in fields or (name in PACKING and value in PACKING[name]):
             del case.query[name]

@@ -82,7 +82,8 @@ class TestExamples:
 
 class TestAnswers:
     @pytest.mark.parametrize(
-        "path", ["/v1/models", "/ping", "/v1/ping", "/health", "/health?check=true", "/health?check=x"]
+        "path",
+        ["/v1/models", "/ping", "/v1/ping", "/health", "/health?check=true", "/health?check=x", "/metrics"],
     )
     def test_of_state(self, client, schema, path):
         """What asks for no body is answered as described."""
@@ -129,7 +130,10 @@ class TestAnswers:
 class TestDocument:
     def test_every_route_is_described(self, document):
         """No route is left to what the framework guesses."""
-        assert set(document["paths"]) == {*ROUTES.values(), "/v1/models", "/v1/ping", "/ping", "/health"}
+        assert set(document["paths"]) == {
+            *ROUTES.values(),
+            *("/v1/models", "/v1/ping", "/ping", "/health", "/metrics"),
+        }
         for path in document["paths"].values():
             for operation in path.values():
                 assert operation["summary"] and operation["tags"]
