@@ -8,7 +8,7 @@ ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info 
 TAG    ?= clip-embedding-worker
 
 .DEFAULT_GOAL := help
-.PHONY: help smoke test check format run bench corpus chaos fuzz mutants demo-model install image image-test constraints clean
+.PHONY: help smoke test check format run bench corpus chaos page-test fuzz mutants demo-model install image image-test constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,6 +41,9 @@ corpus: $(VENV)/dev ## send attacks, and every file below CORPUS, through a work
 
 chaos: $(VENV)/dev ## 2,000 jobs while workers, platform, model and downloads fail (1 to 3 minutes; ARGS='--seed 7')
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+page-test: $(VENV)/dev ## try the page at / in Chromium, and take its picture for the README (1 minute)
+	$(BIN)/python -m pytest -m page tests/serve/http
 
 fuzz: $(VENV)/dev ## try 100,000 changes to what was signed, and much of what strangers may send (5 minutes)
 	$(BIN)/python -m pytest -s -o timeout=0 --hypothesis-profile=signatures tests/contract/test_signature_mutations.py

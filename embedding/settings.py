@@ -47,6 +47,7 @@ class Settings(BaseModel):
     host: str = Field(default="0.0.0.0", alias="HOST")  # noqa: S104  a container is reached from outside
     port: int = Field(default=8000, ge=0, le=65_535, alias="PORT")
     port_health: int | None = Field(default=None, ge=1, le=65_535, alias="PORT_HEALTH")
+    serve_page: bool = Field(default=True, alias="SERVE_PAGE")
 
     # What to serve.
     clip_model_name: str | None = Field(default=None, alias="CLIP_MODEL_NAME")

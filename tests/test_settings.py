@@ -40,6 +40,7 @@ CHOICES = {
     "CLIP_PRECISION": ("precision", ["auto", "fp32", "fp16", "bf16"], ["fp8", "FP16"]),
     "JOB_LOOP": ("job_loop", ["event", "sdk"], ["own", "SDK"]),
     "RUNPOD_SERVERLESS": ("serverless", ["0", "1", "true"], ["2", "maybe"]),
+    "SERVE_PAGE": ("serve_page", ["0", "1", "true"], ["2", "maybe"]),
     "RUNPOD_LOG_LEVEL": (
         "log_level", ["NOTSET", "TRACE", "DEBUG", "INFO", "debug", "WARN", "ERROR"], ["LOUD", "WARNING"]
     ),
@@ -49,6 +50,7 @@ DEFAULTS = {
     "worker_mode": "queue",
     "host": "0.0.0.0",  # noqa: S104
     "port": 8000,
+    "serve_page": True,
     "gpu_device": 0,
     "precision": "auto",
     "allow_demo_model": False,

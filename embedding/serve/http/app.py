@@ -37,8 +37,9 @@ def make_app(
     *,
     max_batch_size: int | None = None,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    page: Callable[[], Response] | None = None,
 ) -> FastAPI:
-    """Return the application around *service*; *lifespan* loads the model.
+    """Return the application around *service*; *lifespan* loads the model, *page* answers at `/`.
 
     *max_batch_size* is told to callers by `/openapi.json`; the actions enforce it.
     """
@@ -56,6 +57,8 @@ def make_app(
     _add_openai(app, service, spec)
     _add_status(app, service, spec)
     _share(app, components(max_batch_size=max_batch_size), spec)
+    if page is not None:
+        _add_page(app, page)
     return app
 
 
@@ -101,7 +104,7 @@ def _add_status(app: FastAPI, service: Service, spec: Spec) -> None:
 
     @app.get("/v1/ping", **spec.about())
     async def about() -> Response:
-        return json_response({"status": service.status(), **service.about})
+        return json_response({"status": service.status(), "auth": service.accepted_auth(), **service.about})
 
     @app.get("/metrics", **spec.metrics())
     def metrics(request: Request) -> Response:  # not async: a thread writes them
@@ -117,6 +120,12 @@ def _add_status(app: FastAPI, service: Service, spec: Spec) -> None:
         except WorkerError as error:
             return error_response(error)
         return json_response(answer, status=200 if answer["status"] == "ok" else 503)
+
+
+def _add_page(app: FastAPI, page: Callable[[], Response]) -> None:
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return page()
 
 
 def _share(app: FastAPI, schemas: dict[str, Any], spec: Spec) -> None:

@@ -22,6 +22,7 @@ import uvicorn
 from embedding.errors import StartupError
 from embedding.serve.http.app import make_app
 from embedding.serve.http.gate import Gate
+from embedding.serve.http.page import make_page
 from embedding.serve.http.service import Service
 
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from fastapi import FastAPI
+    from starlette.responses import Response
 
     from embedding.actions import Actions
     from embedding.contract.tokens import Tokens
@@ -83,7 +85,12 @@ class HttpService:
             task.cancel()
 
         config = uvicorn.Config(
-            make_app(self._service, max_batch_size=self._settings.max_batch_size, lifespan=lifespan),
+            make_app(
+                self._service,
+                max_batch_size=self._settings.max_batch_size,
+                lifespan=lifespan,
+                page=_page(self._settings),
+            ),
             loop="uvloop",
             http="httptools",
             ws="none",
@@ -148,6 +155,12 @@ async def _make_ready(service: Service, loading: Future[Loaded], server: _Server
     else:
         log.error("the model could not be loaded", exc_info=fault)
         server.fail(f"{type(fault).__name__} while the model was loaded; the log above says more")
+
+
+def _page(settings: Settings) -> Callable[[], Response] | None:
+    if not settings.serve_page:
+        return None
+    return make_page(max_batch_size=settings.max_batch_size, max_request_bytes=settings.max_request_bytes)
 
 
 def _listen(settings: Settings) -> Sequence[socket.socket]:

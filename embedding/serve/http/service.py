@@ -74,6 +74,11 @@ class Service:
             return "draining"
         return "loading" if self.actions is None else "ready"
 
+    def accepted_auth(self) -> list[str]:
+        """Return the ways for a caller to show who he is: bearer, signature; or none, where he need not."""
+        ways = {"none": not self._needs_auth, "bearer": self._tokens is not None, "signature": self._signs}
+        return [way for way, is_open in ways.items() if is_open]
+
     async def answer(
         self, request: Request, run: Callable[[Actions, Any, bool], Awaitable[Any]], *, action: str | None
     ) -> Response:

@@ -170,11 +170,11 @@ class TestStatus:
         assert client.get("/ping").status_code == 200
 
     def test_about(self, client):
-        """`/v1/ping` names status, version, GPU, models and identity."""
+        """`/v1/ping` names status, what callers must show, version, GPU, models and identity."""
         told = client.get("/v1/ping").json()
 
-        assert set(told) == {"status", "version", "gpu", "gpuName", "cuda", "models", "identity"}
-        assert (told["status"], told["models"]) == ("ready", ["demo"])
+        assert set(told) == {"status", "version", "gpu", "gpuName", "cuda", "models", "identity", "auth"}
+        assert (told["status"], told["models"], told["auth"]) == ("ready", ["demo"], ["none"])
 
     def test_health(self, client):
         """`/health` is the queue's action, with a real forward where it is asked for."""
