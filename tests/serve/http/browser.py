@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from contextlib import contextmanager
 
 import pytest
 
+from scripts.demo_model.draw import Scene, draw
+
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+SCENES = [("red", "circle", "white"), ("blue", "square", "grey"), ("yellow", "star", "navy")]
+TEXTS = [f"a {colour} {shape}" for colour, shape, _ in SCENES]
+RIGHT = {text: f"{text}.png" for text in TEXTS}
 MISSING = "no Chromium is installed; on Debian: apt-get install chromium"
 
 
@@ -27,7 +33,7 @@ def chromium(*arguments):
 
 
 class Tab:
-    """A page of the service at *url*, opened; `requests` are those it sent, `faults` what its console told."""
+    """The page of the service at *url*: `requests` are those it sent, `faults` what its console told."""
 
     def __init__(self, browser, url, **options) -> None:
         self.page = browser.new_context(**options).new_page()
@@ -89,3 +95,18 @@ class Tab:
     def _note(self, message) -> None:
         if message.type in {"error", "warning"}:
             self.faults.append(message.text)
+
+
+def pictures():
+    """Return the name and the PNG of a drawing for each of the texts."""
+    drawn = []
+    for scene, text in zip(SCENES, TEXTS, strict=True):
+        data = io.BytesIO()
+        draw(Scene(*scene), (200, 160)).save(data, "PNG")
+        drawn.append((f"{text}.png", data.getvalue()))
+    return drawn
+
+
+def best(tab):
+    """Return the name of the picture that stands first for each text."""
+    return {text: ranked[0][0] for text, ranked in tab.rankings().items() if ranked}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedding.serve.smoke import bundled_picture
+from tests.serve.http.browser import chromium
 from tests.serve.http.process import OPEN, serving
 
 
@@ -25,3 +26,10 @@ def client(service):
 def picture():
     """Return the bytes of the bundled picture, a red circle."""
     return bundled_picture()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Return Chromium, for which worker.test is 127.0.0.1."""
+    with chromium("--host-resolver-rules=MAP worker.test 127.0.0.1") as browser:
+        yield browser

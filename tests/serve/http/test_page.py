@@ -13,9 +13,8 @@ from embedding.settings import Settings
 from tests.serve.http.process import OPEN, serving
 
 
-FORBIDDEN = re.compile(
-    r"\b(https?|wss?):|['\"(]//|@import|\bon\w+=|\bstyle=|innerHTML|localStorage|sessionStorage"
-)
+ADDRESS = r"\b(?:https?|wss?):|['\"(]//|@import"
+FORBIDDEN = re.compile(rf"{ADDRESS}|\bon\w+=|\bstyle=|innerHTML|localStorage|sessionStorage|indexedDB")
 
 
 @pytest.fixture
