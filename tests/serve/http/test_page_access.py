@@ -54,7 +54,7 @@ class TestAccess:
         """Each request is signed under its key, and the secret is in none, nor in the browser's stores."""
         locked.page.fill("#credential", f"2026:{SECRET}")
         locked.page.keyboard.press("Enter")
-        locked.page.wait_for_selector("text=signed with the key “2026”")
+        locked.page.wait_for_selector("text=The key is “2026”")
         locked.compare()
 
         assert best(locked) == RIGHT
