@@ -165,7 +165,8 @@ def _states() -> dict[str, Schema]:
     identity = _object({**dict.fromkeys(names, TEXT_OR_NULL), "imageDigestSource": {"enum": ["env", "none"]}})
     about = {"version": TEXT, "gpu": FLAG, "gpuName": TEXT_OR_NULL, "cuda": TEXT_OR_NULL}
     about |= {"models": {"type": "array", "items": TEXT}, "identity": identity}
-    doing = {"status": {"enum": ["loading", "ready", "draining", "failed"]}}
+    doing: dict[str, Schema] = {"status": {"enum": ["loading", "ready", "draining", "failed"]}}
+    doing |= {"auth": {"type": "array", "items": {"enum": ["none", "bearer", "signature"]}}}
     measured = {"took_ms": NUMBER, "cosine": NUMBER, "reason": TEXT}
     health = {
         "request_id": TEXT_OR_NULL,

@@ -76,7 +76,7 @@ class Service:
 
     def accepted_auth(self) -> list[str]:
         """Return the ways for a caller to show who he is: bearer, signature; or none, where he need not."""
-        ways = {"none": not self._needs_auth, "bearer": self._tokens is not None, "signature": self._signs}
+        ways = {"none": not self.needs_auth, "bearer": self.takes_tokens, "signature": self.signs}
         return [way for way, is_open in ways.items() if is_open]
 
     async def answer(
