@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench import loop, machine, report, stages, starting, throughput, urls
+from bench import crowd, http_turns, loop, machine, report, stages, starting, throughput, urls
 from bench.model import ROOT, run_python
 from bench.plan import QUICK, Lengths, Plan
 
@@ -28,6 +28,7 @@ INTERRUPTED: Final = 130  # what a shell reports after Ctrl-C
 DOCUMENT: Final = ROOT / "BENCHMARKS.md"
 PLOT: Final = ROOT / "bench" / "plots" / "throughput.svg"
 ROUTES: Final = "preprocessing_routes"
+NEEDS_PEER: Final = frozenset({throughput.VS_INFINITY.name, http_turns.VS_INFINITY.name})
 EPILOG: Final = """\
 examples:
   python -m bench                                   everything but Infinity
@@ -48,7 +49,7 @@ class Part:
 
 PARTS: Final = (
     Part(
-        "serving, by turns with the bare forward and others (5 minutes)",
+        "serving from the queue and over HTTP, by turns with the bare forward and others (8 minutes)",
         throughput.MEASURES,
         throughput.measure,
     ),
@@ -57,6 +58,8 @@ PARTS: Final = (
     Part("32 texts (30 seconds)", (stages.TEXTS,), stages.measure_texts),
     Part("jobs of 16 URLs (1 minute)", urls.MEASURES, urls.measure),
     Part("the job loop with a free engine (20 seconds)", (loop.FREE,), loop.measure_free),
+    Part("HTTP with a free engine (20 seconds)", (crowd.FREE,), crowd.measure_free),
+    Part(f"{crowd.CALLERS} callers, every tenth request bad (1 minute)", crowd.MEASURES, crowd.measure),
     Part("the event loop's lag under load (30 seconds)", (loop.LAG,), loop.measure_lag),
     Part("many jobs (4 minutes)", loop.SOAKS, loop.measure_soak),
 )
@@ -126,11 +129,11 @@ def _plan(options: argparse.Namespace) -> Plan:
     names = frozenset(measure.name for part in PARTS for measure in part.measures)
     if options.markdown and (options.only or options.quick):
         sys.exit("--markdown writes the whole table of a full run: leave out --only and --quick")
-    if throughput.VS_INFINITY.name in (options.only or []) and not options.peer:
-        sys.exit(f"{throughput.VS_INFINITY.name} needs --peer infinity")
     wanted = frozenset(options.only or names)
     if not options.peer:
-        wanted -= {throughput.VS_INFINITY.name}
+        if needs_peer := NEEDS_PEER.intersection(options.only or []):
+            sys.exit(f"{' and '.join(sorted(needs_peer))}: --peer infinity is needed")
+        wanted -= NEEDS_PEER
     lengths = QUICK if options.quick else Lengths()
     if options.rounds:
         lengths = replace(lengths, rounds=options.rounds)
@@ -151,7 +154,7 @@ def _write_document(rows: Sequence[Row], about: dict[str, str], plan: Plan) -> N
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="How fast the worker is, as ratios to other ways, beside targets. About 15 minutes.",
+        description="How fast the worker is, as ratios to other ways, beside targets. About 19 minutes.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

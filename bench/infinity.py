@@ -15,36 +15,30 @@ bound that every answer is held to, so fp32 is its strongest choice that counts.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import base64
 import hashlib
-import http.client
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
-
-from bench.figures import rate
+from bench import http_server
+from bench.http_client import HOST, ask, post
+from bench.http_server import free_port
 from bench.inputs import jpegs as vga_jpegs
-from bench.model import CACHE, WrongAnswer, check_vector, references, run_python
+from bench.model import CACHE, check_vector, references, run_python
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bench.http_client import Load
     from bench.model import Vectors
 
 REQUIREMENTS: Final = Path(__file__).with_name("infinity-requirements.txt")
@@ -52,13 +46,8 @@ ENVIRONMENT: Final = CACHE / "infinity-venv"
 BATCH: Final = 32
 DTYPES: Final = ("auto", "float32", "bfloat16", "int8")
 INSTALL_S: Final = 1800.0
-READY_S: Final = 120.0
-STOP_S: Final = 10.0
 WARM_UP_S: Final = 5.0
-REQUEST_S: Final = 60.0
 _TAIL_CHARS: Final = 2000
-_OK: Final = 200
-_HOST: Final = "127.0.0.1"
 _MODEL: Final = "clip"
 
 
@@ -75,14 +64,6 @@ def measure(
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    started_s: float
-    ended_s: float
-    picture: int
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Infinity:
     """A running server. Each measurement warms up first and checks an answer for each picture."""
 
@@ -92,46 +73,30 @@ class Infinity:
         self, jpegs: Sequence[bytes], expected: Vectors, *, callers: int, duration_s: float
     ) -> float:
         """Return the images a second that *callers* get in *duration_s*."""
-        return rate([answer.ended_s for answer in self._load(jpegs, expected, callers, duration_s)])
+        return self._load(jpegs, expected, callers, duration_s).per_s(duration_s)
 
     def p50_ms(self, jpegs: Sequence[bytes], expected: Vectors, *, duration_s: float) -> float:
         """Return the median milliseconds that one caller waits for an answer."""
-        answers = self._load(jpegs, expected, 1, duration_s)
-        return median((answer.ended_s - answer.started_s) * 1e3 for answer in answers)
+        return median(answer.took_ms for answer in self._load(jpegs, expected, 1, duration_s).answers)
 
-    def _load(
-        self, jpegs: Sequence[bytes], expected: Vectors, callers: int, duration_s: float
-    ) -> list[_Answer]:
-        bodies = [_body(jpeg) for jpeg in jpegs]
-        warm_s = time.perf_counter() + WARM_UP_S
-        end_s = warm_s + duration_s
-        answers = asyncio.run(_drive(self.port, bodies, callers, end_s))
-        for answer in {answer.picture: answer for answer in answers}.values():
+    def _load(self, jpegs: Sequence[bytes], expected: Vectors, callers: int, duration_s: float) -> Load:
+        requests = [post("/embeddings", _body(jpeg)) for jpeg in jpegs]
+        ask(self.port, requests, callers=callers, duration_s=WARM_UP_S)
+        load = ask(self.port, requests, callers=callers, duration_s=duration_s)
+        for answer in {answer.request: answer for answer in load.answers}.values():
             embedding = json.loads(answer.raw)["data"][0]["embedding"]
-            check_vector(embedding, answer.picture, expected)
-        return [answer for answer in answers if warm_s <= answer.ended_s <= end_s]
+            check_vector(embedding, answer.request, expected)
+        return load
 
 
 @contextmanager
 def serving(folder: Path, *, dtype: str = "auto") -> Iterator[Infinity]:
     """Run Infinity on the model of *folder* until the block ends; the block begins when it is ready."""
-    python, exported, port = environment(), _exported(folder), _free_port()
-    command = _command(python, exported, port, dtype)
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(  # noqa: S603  the environment made here
-            command, stdout=log, stderr=subprocess.STDOUT, env=_variables(), start_new_session=True
-        )
-        try:
-            _wait_ready(process, port)
-            yield Infinity(port)
-        except WrongAnswer:
-            raise
-        except (RuntimeError, aiohttp.ClientError, TimeoutError) as exc:
-            raise RuntimeError(
-                f"Infinity failed ({exc or type(exc).__name__}); the end of its log:\n{_tail(log.fileno())}"
-            ) from exc
-        finally:
-            _stop(process)
+    python, exported, port = environment(), _exported(folder), free_port()
+    with http_server.serving(
+        _command(python, exported, port, dtype), _variables(), port=port, ready="/health"
+    ) as server:
+        yield Infinity(server.port)
 
 
 def environment() -> Path:
@@ -174,7 +139,7 @@ def _exported(folder: Path) -> Path:
 def _command(python: Path, exported: Path, port: int, dtype: str) -> list[str]:
     return [
         *(str(python.with_name("infinity_emb")), "v2"),
-        *("--model-id", str(exported), "--served-model-name", _MODEL, "--host", _HOST, "--port", str(port)),
+        *("--model-id", str(exported), "--served-model-name", _MODEL, "--host", HOST, "--port", str(port)),
         *("--device", "cpu", "--dtype", dtype, "--batch-size", str(BATCH)),
         *("--no-bettertransformer", "--no-compile"),
     ]
@@ -191,73 +156,9 @@ def _variables() -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
-    with socket.create_server((_HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
-def _wait_ready(process: subprocess.Popen[bytes], port: int) -> None:
-    end_s = time.monotonic() + READY_S
-    while time.monotonic() < end_s:
-        if process.poll() is not None:
-            raise RuntimeError(f"it ended with status {process.returncode} before it was ready")
-        connection = http.client.HTTPConnection(_HOST, port, timeout=REQUEST_S)
-        try:
-            connection.request("GET", "/health")
-            if connection.getresponse().status == _OK:
-                return
-        except OSError:
-            time.sleep(0.1)
-        finally:
-            connection.close()
-    raise RuntimeError(f"it was not ready after {READY_S:g} s")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(STOP_S)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
-
-
-def _tail(log: int) -> str:
-    size = os.fstat(log).st_size
-    return os.pread(log, _TAIL_CHARS, max(0, size - _TAIL_CHARS)).decode(errors="replace")
-
-
 def _body(jpeg: bytes) -> bytes:
     uri = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
     return json.dumps({"model": _MODEL, "modality": "image", "input": uri}).encode()
-
-
-async def _drive(port: int, bodies: Sequence[bytes], callers: int, end_s: float) -> list[_Answer]:
-    """Let *callers* post *bodies* in turn until *end_s*; return every answer in the order of their ends."""
-    answers: list[_Answer] = []
-    number = count()
-
-    async def call(session: aiohttp.ClientSession) -> None:
-        while (started_s := time.perf_counter()) < end_s:
-            picture = next(number) % len(bodies)
-            async with session.post("/embeddings", data=bodies[picture]) as response:
-                raw = await response.read()
-            if response.status != _OK:
-                raise RuntimeError(f"it answered {response.status}: {raw[:200]!r}")
-            answers.append(_Answer(started_s, time.perf_counter(), picture, raw))
-
-    async with aiohttp.ClientSession(
-        f"http://{_HOST}:{port}",
-        connector=aiohttp.TCPConnector(limit=callers),
-        timeout=aiohttp.ClientTimeout(total=REQUEST_S),
-        headers={"Content-Type": "application/json"},
-    ) as session:
-        await asyncio.gather(*(call(session) for _ in range(callers)))
-    return answers
 
 
 def _say(text: str) -> None:

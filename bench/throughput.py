@@ -9,8 +9,9 @@ from contextlib import suppress
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from bench import process
+from bench import http_turns, process
 from bench.figures import ratio, spread
+from bench.http_turns import HttpTurns
 from bench.plan import CALLERS
 from bench.report import Measure
 from bench.serving import documented, ours, serving
@@ -35,7 +36,8 @@ VS_INFINITY: Final = Measure(
 )
 LATENCY: Final = Measure("latency_p50", "one caller's wait, at most bare batch-1 forward + 12 ms", "ms")
 PEAK_MEMORY: Final = Measure("peak_memory", "most memory resident while serving", "GB", 1.05)
-MEASURES: Final = (JOBS, VS_DOCUMENTED, VS_CEILING, VS_INFINITY, LATENCY, PEAK_MEMORY)
+QUEUE: Final = (JOBS, VS_DOCUMENTED, VS_CEILING, VS_INFINITY, LATENCY, PEAK_MEMORY)
+MEASURES: Final = (*QUEUE, *http_turns.MEASURES)
 
 ALLOWED_MS: Final = 12.0
 
@@ -80,7 +82,7 @@ class Parties:
             self.documented.append(
                 served.load(plan.bodies, callers=CALLERS, duration_s=seconds, references=plan.references)
             )
-            alone = served.load(plan.bodies, callers=1, duration_s=lengths.single_s)
+            alone = served.load(plan.bodies, callers=1, duration_s=lengths.single_s + 1)
             self.documented_alone_ms.append(alone.p50_ms)
         plan.note(DOCUMENTED, self.documented[-1].jobs_per_s)
 
@@ -96,20 +98,26 @@ class Parties:
 
 def measure(plan: Plan) -> list[Row]:
     """Run the rounds; return the rows that *plan* wants."""
-    parties = Parties(plan)
+    parties, over_http = Parties(plan), HttpTurns(plan)
+    queue = plan.wants(*(measure.name for measure in QUEUE))
+    http = plan.wants(*(measure.name for measure in http_turns.MEASURES))
     for number in range(1, plan.lengths.rounds + 1):
         plan.say(f"round {number} of {plan.lengths.rounds}")
-        parties.serve_ours()
-        if plan.wants(VS_CEILING.name, LATENCY.name):
+        if queue:
+            parties.serve_ours()
+        if http:
+            over_http.turn()
+        if http or plan.wants(VS_CEILING.name, LATENCY.name):
             plan.note(CEILING, 32e3 / plan.measure_ceiling()["open_clip_images_32_ms"])
-        if plan.wants(VS_DOCUMENTED.name):
+        if plan.wants(VS_DOCUMENTED.name, http_turns.VS_DOCUMENTED.name):
             parties.serve_documented()
-        if plan.wants(VS_INFINITY.name) and plan.peer:
+        if plan.wants(VS_INFINITY.name, http_turns.VS_INFINITY.name):
             parties.serve_peer()
-    if plan.lengths.rounds > 1:
+    if queue and plan.lengths.rounds > 1:
         plan.say("and once more")
         parties.serve_ours()
-    return _rows(plan, parties)
+    rows = _rows(plan, parties) if queue else []
+    return rows + (over_http.rows(documented_ms=parties.documented_alone_ms) if http else [])
 
 
 def _rows(plan: Plan, parties: Parties) -> list[Row]:
