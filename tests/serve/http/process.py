@@ -23,12 +23,13 @@ SHARED = {"HOST": "127.0.0.1", "PORT": "0", "OMP_NUM_THREADS": "1", "CLIP_PRECIS
 
 
 class HttpProcess:
-    """A running service: `url` and `client` reach it, `log()` is all that it has printed."""
+    """A running service: `port`, `url` and `client` reach it, `log()` is all that it has printed."""
 
     def __init__(self, process, log_path) -> None:
         self.process = process
         self._log_path = log_path
         (port,) = self.wait_log(LISTENING).groups()
+        self.port = int(port)
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx.Client(base_url=self.url, timeout=30)
 
