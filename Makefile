@@ -33,7 +33,7 @@ format: $(VENV)/dev ## format the code
 run: $(VENV)/worker ## serve RunPod's local API on port 8000 with the demo model, unsigned
 	RUNPOD_SERVERLESS=1 ALLOW_DEMO_MODEL=1 ALLOW_INSECURE_AUTH=1 $(BIN)/python handler.py --rp_serve_api
 
-bench: $(VENV)/dev ## measure speed against other ways, as ratios (15 minutes; ARGS='--quick', '--peer infinity')
+bench: $(VENV)/dev ## measure speed against other ways, as ratios (19 minutes; ARGS='--quick', '--peer infinity')
 	$(BIN)/python -m bench $(ARGS)
 
 corpus: $(VENV)/dev ## send attacks, and every file below CORPUS, through a worker on one core (5 minutes): make corpus CORPUS=DIR
