@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,14 @@ def bench(*arguments, **options):
 
 def workers_of(pid):
     """Return the workers that process *pid* has started."""
-    return [child for child in children(pid) if b"bench.free" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in children(pid) if b"bench.free" in command_line(child)]
+
+
+def command_line(pid):
+    """Return the command line of process *pid*, empty if it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 class TestInputs:
