@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from embedding.serve import logs, queue
+from embedding.serve.access import Access
 from embedding.settings import Settings
 
 
@@ -47,10 +48,10 @@ def main() -> int:
 
 
 def _serve(settings: Settings) -> int:
-    from embedding.serve.http.server import HttpService, Loaded  # noqa: PLC0415  not for the queue
+    from embedding.serve.http.server import HttpWorker, Loaded  # noqa: PLC0415  not for the queue
 
     loaded = Loaded(FreeActions(), {})  # type: ignore[arg-type]
-    return HttpService(settings, lambda: loaded, tokens=None, needs_auth=False, signs=False).run()
+    return HttpWorker(settings, lambda: loaded, Access()).run()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedding.errors import StartupError
 
@@ -163,7 +163,14 @@ def _sign(options: argparse.Namespace) -> None:
     source = "stdin" if options.job == "-" else options.job
     job = read_job(_text_of(options.job), source=source)
     signed = signed_job(job, key, lifetime_s=options.lifetime_s, source=source)
-    print(json.dumps(signed["input"] if options.body else signed, indent=2))
+    print(json.dumps(_body_of(signed["input"]) if options.body else signed, indent=2))
+
+
+def _body_of(job_input: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of the HTTP request that *job_input* is; OpenAI's form carries its `auth` inside."""
+    if "openai_route" not in job_input:
+        return job_input
+    return {**job_input["openai_input"], "auth": job_input["auth"]}
 
 
 def _text_of(name: str) -> str:
@@ -191,14 +198,15 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from embedding.serve.start import started  # noqa: PLC0415
+    from embedding.serve.start import start  # noqa: PLC0415
     from embedding.settings import Settings  # noqa: PLC0415
 
     given = {"WORKER_MODE": "http", "HOST": options.host, "PORT": options.port}
     if options.demo:
         given |= {"ALLOW_DEMO_MODEL": "1", "ALLOW_INSECURE_AUTH": "1"}
+        given |= dict.fromkeys(("MODEL_PATH", "CLIP_MODEL_NAME", "CLIP_PRETRAINED"), "")
     overrides = {name: str(value) for name, value in given.items() if value is not None}
-    return started(lambda: Settings.from_env(overrides=overrides), ()).run()
+    return start(lambda: Settings.from_env(overrides=overrides), ()).run()
 
 
 if __name__ == "__main__":

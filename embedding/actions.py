@@ -20,7 +20,6 @@ from embedding.contract.requests import (
     Item,
     Rejected,
     Request,
-    check_count,
     parse,
 )
 from embedding.contract.responses import (
@@ -154,8 +153,9 @@ class Actions:
         job_input = openai.with_auth_outside(job_input)
         if openai.parse_route(job_input) == "/v1/models":
             return [openai.models_response(model=self.served.model)]
-        request = openai.parse_embeddings(job_input.get("openai_input"), dim=self.served.dim)
-        check_count(request, self._limits.max_batch_size)
+        request = openai.parse_embeddings(
+            job_input.get("openai_input"), dim=self.served.dim, max_batch_size=self._limits.max_batch_size
+        )
         authorize = await self._authorizer(request, job_input, caller)
         self._check_model(request.model)
         started_s = time.perf_counter()
@@ -166,7 +166,7 @@ class Actions:
                 raise type(error)(f"input[{index}]: {error.message}", retryable=error.retryable)
         embeddings = [embedding_json(item, request, self.served) for item in done]  # type: ignore[arg-type]
         timings = _batch_timings(done, started_s)
-        answer = openai.embeddings_response(embeddings, timings, model=self.served.model)
+        answer = openai.embeddings_response(embeddings, timings, served=self.served)
         check_size_after(answer, request, count=len(done), **self._size())
         return [answer]
 

@@ -98,8 +98,8 @@ class CachedPipeline(Pipeline):
             reading_ms = ms_since(started_s) - download_ms
             found = self._find(key)
             if found is None:
-                may_decode = item.image_url is None
-                work = self._make_from_bytes(data, places.pop_all(), may_decode=may_decode)
+                has_place = item.image_url is None
+                work = self._make_from_bytes(data, places.pop_all(), has_place=has_place)
                 found = self._begin(key, work)
         return found, download_ms, reading_ms
 
@@ -111,15 +111,15 @@ class CachedPipeline(Pipeline):
         data = self._own_bytes(item, authorize)
         return data, image_key(data)
 
-    async def _make_from_bytes(self, data: bytes, places: ExitStack, *, may_decode: bool) -> Made:
+    async def _make_from_bytes(self, data: bytes, places: ExitStack, *, has_place: bool) -> Made:
         """Return what is made of an image; *places* are held until it waits for the device.
 
-        *may_decode* tells that a place in `_decoding` is among them.
+        *has_place* says that one in `_decoding` is among them.
         """
         started_s = time.perf_counter()
         with places:
             with self._coming():
-                if not may_decode:
+                if not has_place:
                     await take(self._decoding, places)
                 pixels = await self._in_decode_thread(self._picture, data)
             decode_ms = ms_since(started_s)
@@ -148,7 +148,7 @@ class CachedPipeline(Pipeline):
     async def _outcome(
         self, item: Item, found: Vector | _Ride, download_ms: float, reading_ms: float
     ) -> Embedded:
-        """Return what *item* is told; its times are those of its own work, and of waiting for another's."""
+        """Return what *item* is told; if it is found, only download and waiting for another are timed."""
         if isinstance(found, Vector):
             return self._hit(item, found, Timings(download_ms))
         started_s = time.perf_counter()

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from embedding.contract.requests import MAX_FIELDS, BatchRequest, EncodingFormat, explain
-from embedding.errors import InvalidInput
+from embedding.errors import BatchTooLarge, InvalidInput
 
 
 if TYPE_CHECKING:
-    from embedding.contract.responses import Timings
+    from embedding.contract.responses import Served, Timings
 
 Modality = Literal["text", "image"]
 
@@ -70,16 +70,18 @@ def parse_route(job_input: dict[str, Any]) -> Literal["/v1/embeddings", "/v1/mod
     raise InvalidInput(f"openai_route must be one of {', '.join(ROUTES)}")
 
 
-def parse_embeddings(body: Any, *, dim: int) -> BatchRequest:
+def parse_embeddings(body: Any, *, dim: int, max_batch_size: int) -> BatchRequest:
     """Return the batch that *body*, the JSON of `POST /v1/embeddings`, asks for.
 
     Raises InvalidInput for token arrays, for `dimensions` other than *dim*, and for an entry that cannot be
-    the image that `modality` calls it.
+    the image that `modality` calls it; BatchTooLarge for more than *max_batch_size* entries.
     """
     if not isinstance(body, dict):
-        raise InvalidInput('openai_input must be a JSON object, for example {"input": "a red circle"}')
+        raise InvalidInput(
+            'a request for embeddings must be a JSON object, for example {"input": "a red circle"}'
+        )
     if len(body) > MAX_FIELDS:
-        raise InvalidInput(f"openai_input has {len(body)} fields; the limit is {MAX_FIELDS}")
+        raise InvalidInput(f"a request for embeddings has {len(body)} fields; the limit is {MAX_FIELDS}")
     try:
         asked = EmbeddingsInput.model_validate(body)
     except ValidationError as fault:
@@ -87,6 +89,8 @@ def parse_embeddings(body: Any, *, dim: int) -> BatchRequest:
     if asked.dimensions not in (None, dim):
         raise InvalidInput(f"dimensions: this model's vectors have {dim} numbers and cannot be cut")
     entries = [asked.input] if isinstance(asked.input, str) else asked.input
+    if isinstance(entries, list) and len(entries) > max_batch_size:
+        raise BatchTooLarge(f"input holds {len(entries)} entries; the limit is {max_batch_size}")
     if not (isinstance(entries, list) and entries and all(isinstance(entry, str) for entry in entries)):
         raise InvalidInput("input must be a string or a list of strings; token arrays are not accepted")
     return BatchRequest.model_validate(
@@ -99,21 +103,22 @@ def parse_embeddings(body: Any, *, dim: int) -> BatchRequest:
     )
 
 
-def embeddings_response(results: list[dict[str, Any]], timings: Timings, *, model: str) -> dict[str, Any]:
+def embeddings_response(results: list[dict[str, Any]], timings: Timings, *, served: Served) -> dict[str, Any]:
     """Return the body that answers `POST /v1/embeddings`. *results* are embeddings, in order.
 
-    `usage` counts tokens of texts; an image costs none. `batch_timings` is ours: OpenAI's clients pass over
-    fields that they do not know.
+    `usage` counts tokens of texts; an image costs none. `fingerprint` and `batch_timings` are ours: OpenAI's
+    clients pass over fields that they do not know.
     """
     tokens = sum(result.get("tokens", 0) for result in results)
     return {
         "object": "list",
-        "model": model,
+        "model": served.model,
         "data": [
             {"object": "embedding", "index": index, "embedding": result["embedding"]}
             for index, result in enumerate(results)
         ],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "fingerprint": served.fingerprint,
         "batch_timings": timings.as_json(),
     }
 

@@ -206,7 +206,7 @@ def parse(job_input: Any, *, max_batch_size: int, action: str | None = None) -> 
     Raises InvalidInput naming each faulty field, or BatchTooLarge if it holds more than *max_batch_size*.
     """
     if not isinstance(job_input, dict):
-        raise InvalidInput('input must be a JSON object, for example {"input": {"text": "a red circle"}}')
+        raise InvalidInput('the input must be a JSON object, for example {"text": "a red circle"}')
     if len(job_input) > MAX_FIELDS:
         raise InvalidInput(f"input has {len(job_input)} fields; the limit is {MAX_FIELDS}")
     if action is not None and job_input.get("action", action) != action:
@@ -230,7 +230,7 @@ def infer_action(job_input: dict[Any, Any]) -> str:
     if "text" in job_input or "texts" in job_input:
         return "text"
     for name in job_input:
-        if close := difflib.get_close_matches(str(name), SOURCES, n=1):
+        if close := difflib.get_close_matches(printable(str(name)), SOURCES, n=1):
             raise InvalidInput(f"{printable(name)} is not a field of any action; did you mean {close[0]}?")
     raise InvalidInput(f"input names nothing to embed: give one of {', '.join(SOURCES)}")
 

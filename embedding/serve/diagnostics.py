@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from embedding.model.embedder import EmbeddingModel
+    from embedding.serve.access import Access
     from embedding.serve.mode import Mode
     from embedding.settings import Settings
 
@@ -85,7 +86,7 @@ def torch_device(gpu_device: int) -> str:
     return f"cuda:{gpu_device}" if torch.cuda.is_available() else "cpu"
 
 
-def report(mode: Mode, model: EmbeddingModel, *, cpu_threads: int, signatures: str, phases: Phases) -> str:
+def report(mode: Mode, model: EmbeddingModel, *, cpu_threads: int, access: Access, phases: Phases) -> str:
     """Return the block of lines that a start prints."""
     import torch  # noqa: PLC0415
 
@@ -98,7 +99,7 @@ def report(mode: Mode, model: EmbeddingModel, *, cpu_threads: int, signatures: s
         "fingerprint": served.fingerprint,
         "device": f"{served.device} ({where}), {served.precision}",
         "versions": f"{packages}, CUDA {torch.version.cuda if on_gpu else 'not in use'}",
-        "signatures": signatures,
+        "access": f"by {' or '.join(access.ways())}" if not access.is_open else "open",
         "start": phases,
     }
     return "\n".join(f"{name:<12} {value}" for name, value in rows.items())

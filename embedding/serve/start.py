@@ -1,7 +1,7 @@
 """From nothing to a worker that can take jobs: settings, refusals, model, warm-up, diagnostics.
 
-`start()` is called once, when `handler.py` is imported. Whatever is wrong ends the process with one plain
-line and exit status 1.
+`start()` is called once in a process, by `handler.py` or by `python -m embedding serve`. Whatever is wrong
+ends the process with one plain line and exit status 1.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedding.contract.keys import Keyring
-from embedding.contract.signatures import Verifier
 from embedding.errors import StartupError
 from embedding.serve import diagnostics, logs, queue, smoke
+from embedding.serve.access import Access
 from embedding.serve.loading import Loading
 from embedding.serve.mode import Mode, check_test_input, choose
 from embedding.serve.sdk import import_sdk
@@ -29,12 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from embedding.actions import Actions
-    from embedding.contract.tokens import Tokens
     from embedding.intake.fetch import Fetcher
     from embedding.model.embedder import EmbeddingModel
     from embedding.model.engine import Engine
     from embedding.pipeline import Pipeline
-    from embedding.serve.http.server import HttpService
+    from embedding.serve.http.server import HttpWorker
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
 
@@ -70,20 +68,17 @@ class Worker:
         return 0
 
 
-def start() -> Worker | HttpService:
-    """Return the worker that the environment and the command line ask for.
+def start(
+    read_settings: Callable[[], Settings] = Settings.from_env, arguments: Sequence[str] | None = None
+) -> Worker | HttpWorker:
+    """Return the worker that the settings and *arguments* ask for, by default the process's own.
 
     Leaves by SystemExit 1 after one line on stderr if it cannot start.
     """
-    return started(Settings.from_env, sys.argv[1:])
-
-
-def started(settings: Callable[[], Settings], arguments: Sequence[str]) -> Worker | HttpService:
-    """As `start`, for what *settings* returns and these *arguments*."""
     _share_one_heap()
     gc.disable()  # imports make a million objects and no garbage: 0.1 s of torch's alone goes into looking
     try:
-        return _start(settings(), arguments)
+        return _start(read_settings(), sys.argv[1:] if arguments is None else arguments)
     except StartupError as fault:
         gc.enable()
         print(f"✗ cannot start: {fault}", file=sys.stderr, flush=True)
@@ -96,81 +91,51 @@ def _share_one_heap() -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
-def _start(settings: Settings, arguments: Sequence[str]) -> Worker | HttpService:
+def _start(settings: Settings, arguments: Sequence[str]) -> Worker | HttpWorker:
     phases = diagnostics.Phases()
     logs.set_up(level=settings.log_level, as_json=settings.endpoint_id is not None)
     chosen = choose(settings, arguments, Path.cwd())
-    verifier = _verifier(settings, chosen)
-    tokens = _tokens(settings)
+    access = Access.of(settings, chosen)
     _refuse_demo(settings, chosen)
     if chosen is Mode.HTTP:
-        return _start_http(settings, verifier, tokens, phases)
+        return _start_http(settings, access, phases)
     if chosen is Mode.DRY_RUN:
         check_test_input(arguments, Path.cwd())
     loading = Loading(settings, phases)
     with phases.phase("other imports meanwhile"):
         _import_the_rest(settings, chosen)
         fetcher = _fetcher(settings)
-    actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), verifier)
-    _report(settings, chosen, loading, phases)
+    actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), access)
+    _report(chosen, loading, access, phases)
+    _let_the_collector_rest()
     return Worker(settings, chosen, loading.engine, loading.golden, actions, queue.make_handler(actions))
 
 
-def _start_http(
-    settings: Settings, verifier: Verifier | None, tokens: Tokens | None, phases: diagnostics.Phases
-) -> HttpService:
+def _start_http(settings: Settings, access: Access, phases: diagnostics.Phases) -> HttpWorker:
     def load() -> Loaded:
         loading = Loading(settings, phases)
         fetcher = _fetcher(settings)
-        actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), verifier)
-        _report(settings, Mode.HTTP, loading, phases)
+        actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), access)
+        _report(Mode.HTTP, loading, access, phases)
+        _let_the_collector_rest()
         return Loaded(actions, diagnostics.about(settings, loading.engine.loaded.result()))
 
     with phases.phase("other imports"):
-        from embedding.serve.http.server import HttpService, Loaded  # noqa: PLC0415
+        from embedding.serve.http.server import HttpWorker, Loaded  # noqa: PLC0415
 
-    needs_auth = not settings.allow_insecure_auth
-    return HttpService(settings, load, tokens=tokens, needs_auth=needs_auth, signs=verifier is not None)
+    return HttpWorker(settings, load, access)
 
 
-def _report(settings: Settings, chosen: Mode, loading: Loading, phases: diagnostics.Phases) -> None:
-    """Say what was started, and let the collector rest on what will stay."""
-    signatures = "not required" if settings.allow_insecure_auth or not chosen.serves else "required"
+def _report(chosen: Mode, loading: Loading, access: Access, phases: diagnostics.Phases) -> None:
     model, threads = loading.engine.loaded.result(), loading.cpu_threads
-    told = diagnostics.report(chosen, model, cpu_threads=threads, signatures=signatures, phases=phases)
+    told = diagnostics.report(chosen, model, cpu_threads=threads, access=access, phases=phases)
     print(told, *unknown_variables(), sep="\n", flush=True)
+
+
+def _let_the_collector_rest() -> None:
+    """Collect garbage from now on, and never look again at what the start has made."""
     gc.freeze()
     gc.enable()
-
-
-def _verifier(settings: Settings, chosen: Mode) -> Verifier | None:
-    """Return what checks signatures; None where they are not asked for."""
-    if not chosen.serves or settings.allow_insecure_auth:
-        return None
-    if settings.hmac_secret is None:
-        if chosen is Mode.HTTP and settings.worker_token is not None:
-            return None
-        names = "EMBEDDING_HMAC_SECRET" + (" and WORKER_TOKEN are" if chosen is Mode.HTTP else " is")
-        raise StartupError(
-            f"{names} not set, so anyone could use this worker: "
-            f"set {'one' if chosen is Mode.HTTP else 'it'}, or ALLOW_INSECURE_AUTH=1 to accept unsigned jobs"
-        )
-    try:
-        keyring = Keyring.parse(settings.hmac_secret.get_secret_value())
-    except ValueError as fault:
-        raise StartupError(str(fault)) from None
-    return Verifier(keyring, window_s=settings.auth_window_s, min_version=settings.auth_min_version)
-
-
-def _tokens(settings: Settings) -> Tokens | None:
-    from embedding.contract.tokens import Tokens  # noqa: PLC0415
-
-    if settings.worker_token is None:
-        return None
-    try:
-        return Tokens.parse(settings.worker_token.get_secret_value())
-    except ValueError as fault:
-        raise StartupError(str(fault)) from None
 
 
 def _refuse_demo(settings: Settings, chosen: Mode) -> None:
@@ -217,7 +182,7 @@ def _pipeline(settings: Settings, engine: Engine[EmbeddingModel], fetcher: Fetch
     return CachedPipeline(engine, fetcher, limits, max_bytes=settings.cache_max_bytes)
 
 
-def _actions(settings: Settings, pipeline: Pipeline, verifier: Verifier | None) -> Actions:
+def _actions(settings: Settings, pipeline: Pipeline, access: Access) -> Actions:
     from embedding.actions import Actions, JobLimits  # noqa: PLC0415  imports numpy and Pillow
     from embedding.contract.responses import Served  # noqa: PLC0415
     from embedding.model.golden import bound_of, golden_vectors  # noqa: PLC0415
@@ -240,4 +205,4 @@ def _actions(settings: Settings, pipeline: Pipeline, verifier: Verifier | None) 
     }
     limits = JobLimits(settings.max_batch_size, settings.max_response_bytes, settings.job_timeout_s)
     self_test = SelfTest(pipeline.engine, golden_vectors(model), bound=bound_of(identity.precision))
-    return Actions(pipeline, served, limits, verifier=verifier, self_test=self_test, about=about)
+    return Actions(pipeline, served, limits, verifier=access.verifier, self_test=self_test, about=about)

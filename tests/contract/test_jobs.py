@@ -61,6 +61,18 @@ def test_body_of_a_request():
     assert accepts_job(body, by=verifier(Keyring.parse(SECRET), now=time.time()))
 
 
+def test_body_of_openais_form(monkeypatch, capsys):
+    """OpenAI's form carries `auth` inside, where the route looks for it."""
+    job = {"input": {"openai_route": "/v1/embeddings", "openai_input": {"input": "a"}}}
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(job).encode())))
+    main(["sign", "--body", "-"])
+    body = json.loads(capsys.readouterr().out)
+    auth = body.pop("auth")
+
+    assert body == {"input": "a"}
+    assert accepts_job({**job["input"], "auth": auth}, by=verifier(Keyring.parse(SECRET), now=time.time()))
+
+
 def test_needs_no_torch():
     """A caller's machine signs without what only a worker needs."""
     program = "import sys; sys.modules['torch'] = None; from embedding.__main__ import main; sys.exit(main())"

@@ -120,7 +120,7 @@ def test_at_least_one(name):
     assert [told(make(n)) for n in (0, 1, 2)] == [message, None, None]
 
 
-@pytest.mark.parametrize("of", ["input", "openai_input", "an item"])
+@pytest.mark.parametrize("of", ["input", "a request for embeddings", "an item"])
 def test_fields(of):
     """64 fields are read, and the unknown ones are told by name; 65 are only counted."""
     answers = [told_of_fields(of, n) for n in (63, 64, 65)]
@@ -138,7 +138,9 @@ def told_of_fields(of: str, count: int) -> str | None:
         return told(fields)
     with pytest.raises(InvalidInput) as fault:
         parse_embeddings(
-            {"input" if name == "text" else name: value for name, value in fields.items()}, dim=512
+            {"input" if name == "text" else name: value for name, value in fields.items()},
+            dim=512,
+            max_batch_size=64,
         )
     return fault.value.message
 

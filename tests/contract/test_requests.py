@@ -54,8 +54,8 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("job_input", "told"),
         [
-            (None, 'input must be a JSON object, for example {"input": {"text": "a red circle"}}'),
-            ([], "input must be a JSON object"),
+            (None, 'the input must be a JSON object, for example {"text": "a red circle"}'),
+            ([], "the input must be a JSON object"),
             ({}, "input names nothing to embed: give one of image_url, image_base64, text, texts, items"),
             ({"txt": "a red circle"}, "txt is not a field of any action; did you mean text?"),
             ({"action": "embed"}, "action must be one of image, text, batch, health"),
@@ -146,6 +146,7 @@ class TestOpenAI:
         request = parse_embeddings(
             {"input": ["a cat", "data:image/png;base64,QUJD", "https://a.org/b.png", "https:// is a scheme"]},
             dim=512,
+            max_batch_size=64,
         )
         kinds = [
             next(k for k in ("text", "image_base64", "image_url") if getattr(i, k)) for i in request.items()
@@ -156,7 +157,7 @@ class TestOpenAI:
     @pytest.mark.parametrize(
         ("body", "told"),
         [
-            (None, "openai_input must be a JSON object"),
+            (None, "a request for embeddings must be a JSON object"),
             ({}, "input: field required"),
             ({"input": []}, "token arrays are not accepted"),
             ({"input": [1, 2]}, "token arrays are not accepted"),
@@ -169,7 +170,7 @@ class TestOpenAI:
     def test_names_what_is_wrong(self, body, told):
         """Each bad body of OpenAI's API gets a plain sentence."""
         with pytest.raises(InvalidInput) as fault:
-            parse_embeddings(body, dim=512)
+            parse_embeddings(body, dim=512, max_batch_size=64)
 
         assert told in fault.value.message
 
@@ -188,14 +189,17 @@ class TestOpenAI:
             body = {"input": [entry], "modality": modality}
             if kind is None:
                 with pytest.raises(InvalidInput, match="must be a data URI"):
-                    parse_embeddings(body, dim=512)
+                    parse_embeddings(body, dim=512, max_batch_size=64)
             else:
-                (item,) = parse_embeddings(body, dim=512).items()
+                (item,) = parse_embeddings(body, dim=512, max_batch_size=64).items()
                 assert getattr(item, kind) == entry
 
     def test_own_dimension_is_accepted(self):
         """`dimensions` equal to the model's is no fault."""
-        assert parse_embeddings({"input": "a", "dimensions": 512}, dim=512).items()[0].text == "a"
+        assert (
+            parse_embeddings({"input": "a", "dimensions": 512}, dim=512, max_batch_size=64).items()[0].text
+            == "a"
+        )
 
     @pytest.mark.parametrize("route", ["/v1/chat/completions", None, 5, ["/v1/models"]])
     def test_unknown_route_is_refused(self, route):

@@ -169,7 +169,7 @@ class TestFailures:
         platform.inject(document)
         result = platform.wait(document["id"])
 
-        assert result.error.startswith("INVALID_INPUT: input must be a JSON object")
+        assert result.error.startswith("INVALID_INPUT: the input must be a JSON object")
         succeed(platform, {"text": "still here"})
 
     def test_failure_carries_code_and_request_id(self, platform):

@@ -13,7 +13,7 @@ from embedding.contract.canonical import Signable
 from embedding.contract.keys import Keyring
 from embedding.contract.signatures import Verifier, sign_v2, sign_v3
 from embedding.errors import AuthFailed, StartupError
-from embedding.serve import start
+from embedding.serve.access import Access
 from embedding.serve.mode import Mode
 from embedding.settings import Settings
 from tests.loopback import LoopbackRunPod
@@ -74,7 +74,7 @@ def test_no_object_shows_a_secret(settings, form):
 def test_no_error_shows_a_secret(setting):
     """A setting that cannot be read is told without it, the whole chain of causes included."""
     with pytest.raises(StartupError) as fault:
-        start._verifier(Settings.from_env({"EMBEDDING_HMAC_SECRET": setting}), Mode.QUEUE)
+        Access.of(Settings.from_env({"EMBEDDING_HMAC_SECRET": setting}), Mode.QUEUE)
     told = "".join(traceback.format_exception(fault.value))
 
     assert "EMBEDDING_HMAC_SECRET" in str(fault.value)

@@ -7,6 +7,7 @@ import pytest
 from embedding.errors import AuthFailed, StartupError
 from embedding.model.engine import Engine
 from embedding.serve import start
+from embedding.serve.access import Access
 from embedding.serve.mode import Mode
 from embedding.settings import Settings
 from tests.fakes import FakeModel
@@ -40,14 +41,14 @@ class TestSignatures:
     def test_are_required_to_serve(self, mode):
         """Without a secret a serving mode does not start."""
         with pytest.raises(StartupError, match="EMBEDDING_HMAC_SECRET is not set"):
-            start._verifier(Settings.from_env({}), mode)
+            Access.of(Settings.from_env({}), mode)
 
     def test_settings_reach_the_verifier(self, mode):
         """Window and oldest version are those of the environment."""
         settings = Settings.from_env(
             {"EMBEDDING_HMAC_SECRET": SECRET, "AUTH_MIN_VERSION": "3", "AUTH_TIME_WINDOW_SECONDS": "9"}
         )
-        verifier = start._verifier(settings, mode)
+        verifier = Access.of(settings, mode).verifier
 
         assert (verifier._min_version, verifier._window_s) == (3, 9)
         with pytest.raises(AuthFailed):
@@ -55,7 +56,7 @@ class TestSignatures:
 
     def test_can_be_given_up_only_by_name(self, mode):
         """ALLOW_INSECURE_AUTH=1 alone lets a worker serve unsigned jobs."""
-        assert start._verifier(Settings.from_env({"ALLOW_INSECURE_AUTH": "1"}), mode) is None
+        assert Access.of(Settings.from_env({"ALLOW_INSECURE_AUTH": "1"}), mode).is_open
 
 
 @pytest.mark.parametrize("mode", [Mode.DRY_RUN, Mode.SMOKE_TEST])
@@ -63,5 +64,5 @@ def test_local_modes_need_neither_secret_nor_model(mode):
     """The smoke test and the dry run start with nothing set."""
     settings = Settings.from_env({})
 
-    assert start._verifier(settings, mode) is None
+    assert Access.of(settings, mode).is_open
     start._refuse_demo(settings, mode)

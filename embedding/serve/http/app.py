@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 import embedding
 from embedding.errors import WorkerError
-from embedding.serve.http.bodies import boolean
+from embedding.serve.http.forms import boolean
 from embedding.serve.http.schemas import components
 from embedding.serve.http.service import Service, error_response, json_response
 from embedding.serve.http.spec import DESCRIPTION, Spec
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from embedding.actions import Actions
 
-PING = {"ready": 200, "loading": 204, "draining": 503, "failed": 503}  # as RunPod's load balancer asks
 EMBED_ROUTES = {"/v1/embed/image": "image", "/v1/embed/image-batch": "batch", "/v1/embed/text": "text"}
 
 
@@ -51,12 +50,12 @@ def make_app(
         swagger_ui_parameters={"validatorUrl": None},  # or the page may ask a server of others
         lifespan=lifespan,
     )
-    app.add_exception_handler(HTTPException, _not_found)  # type: ignore[arg-type]
-    spec = Spec(takes_tokens=service.takes_tokens, signs=service.signs, needs_auth=service.needs_auth)
+    app.add_exception_handler(HTTPException, _no_route)  # type: ignore[arg-type]
+    spec = Spec(service.access)
     _add_embedding(app, service, spec)
     _add_openai(app, service, spec)
     _add_status(app, service, spec)
-    _share(app, components(max_batch_size=max_batch_size), spec)
+    _add_schemas(app, components(max_batch_size=max_batch_size), spec)
     if page is not None:
         _add_page(app, page)
     return app
@@ -100,11 +99,11 @@ def _add_status(app: FastAPI, service: Service, spec: Spec) -> None:
     @app.head("/ping", include_in_schema=False)
     @app.get("/ping", **spec.ping())
     async def ping() -> Response:
-        return Response(status_code=PING[service.status()])
+        return Response(status_code=service.state().ping_status)
 
     @app.get("/v1/ping", **spec.about())
     async def about() -> Response:
-        return json_response({"status": service.status(), "auth": service.accepted_auth(), **service.about})
+        return json_response({"status": service.state(), "auth": service.access.ways(), **service.about})
 
     @app.get("/metrics", **spec.metrics())
     def metrics(request: Request) -> Response:  # not async: a thread writes them
@@ -128,7 +127,7 @@ def _add_page(app: FastAPI, page: Callable[[], Response]) -> None:
         return page()
 
 
-def _share(app: FastAPI, schemas: dict[str, Any], spec: Spec) -> None:
+def _add_schemas(app: FastAPI, schemas: dict[str, Any], spec: Spec) -> None:
     """Let `/openapi.json` hold *schemas*, which its routes refer to."""
     from_routes = app.openapi
 
@@ -140,7 +139,7 @@ def _share(app: FastAPI, schemas: dict[str, Any], spec: Spec) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-async def _not_found(_request: Request, fault: HTTPException) -> Response:
+async def _no_route(_request: Request, fault: HTTPException) -> Response:
     """Answer what no route takes in the form of all other errors."""
     message = {404: "there is no such route; see /docs", 405: "this route takes another method; see /docs"}
     told = {

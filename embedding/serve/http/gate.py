@@ -15,7 +15,7 @@ from embedding.errors import Overloaded, RequestTooLarge
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_HELD_BYTES: Final = 256 << 20  # of all bodies; strings and decoded bytes are as much again
+MAX_HELD_BYTES: Final = 256 << 20  # of all bodies; what is read out of them may take as much four times over
 
 
 class Gate:
@@ -25,18 +25,24 @@ class Gate:
         self, *, max_running: int, max_request_bytes: int, max_held_bytes: int = MAX_HELD_BYTES
     ) -> None:
         self.running = 0
+        self.bodies = 0  # that are held, of requests that arrive or run
         self.held_bytes = 0
         self.max_running = max_running
         self._max_request_bytes = max_request_bytes
-        self.max_held_bytes = max(max_held_bytes, max_request_bytes)
+        self.max_held_bytes = max(max_held_bytes, 2 * max_request_bytes)
 
     @contextmanager
-    def body(self) -> Iterator[Body]:
-        """Hold one body, and forget its bytes at the end."""
-        body = Body(self)
+    def body(self, *, is_trusted: bool = True) -> Iterator[Body]:
+        """Hold one body, and forget its bytes at the end.
+
+        Of a caller who *is_trusted* it may take the last half of the room; strangers cannot fill that.
+        """
+        body = Body(self, self.max_held_bytes if is_trusted else self.max_held_bytes // 2)
+        self.bodies += 1
         try:
             yield body
         finally:
+            self.bodies -= 1
             self.held_bytes -= len(body.data)
 
     @contextmanager
@@ -50,14 +56,14 @@ class Gate:
         finally:
             self.running -= 1
 
-    def check_announced(self, size_bytes: int) -> None:
-        """Raise RequestTooLarge if a body of *size_bytes* may not come."""
+    def check_size(self, size_bytes: int) -> None:
+        """Raise RequestTooLarge if a body may not have *size_bytes*, announced or come."""
         if size_bytes > self._max_request_bytes:
             raise RequestTooLarge(f"the body has {size_bytes} bytes; the limit is {self._max_request_bytes}")
 
-    def take(self, size_bytes: int) -> None:
-        """Hold *size_bytes* more. Raises Overloaded if too many are held."""
-        if self.held_bytes + size_bytes > self.max_held_bytes:
+    def take(self, size_bytes: int, max_held_bytes: int) -> None:
+        """Hold *size_bytes* more. Raises Overloaded if more than *max_held_bytes* would be held."""
+        if self.held_bytes + size_bytes > max_held_bytes:
             raise Overloaded("the bodies of running requests fill all the room there is; try again later")
         self.held_bytes += size_bytes
 
@@ -65,12 +71,13 @@ class Gate:
 class Body:
     """A body as it arrives."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, max_held_bytes: int) -> None:
         self.data = bytearray()
         self._gate = gate
+        self._max_held_bytes = max_held_bytes
 
     def add(self, chunk: bytes) -> None:
         """Append *chunk*. Raises RequestTooLarge, or Overloaded if there is no room."""
-        self._gate.check_announced(len(self.data) + len(chunk))
-        self._gate.take(len(chunk))
+        self._gate.check_size(len(self.data) + len(chunk))
+        self._gate.take(len(chunk), self._max_held_bytes)
         self.data += chunk

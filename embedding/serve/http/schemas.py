@@ -15,6 +15,7 @@ from embedding.contract.openai import EmbeddingsInput
 from embedding.contract.requests import BatchRequest, ImageRequest, Item, TextRequest
 from embedding.contract.responses import Served, Timings
 from embedding.errors import WorkerError
+from embedding.serve.http.state import State
 
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def _embedding_list() -> Schema:
             "model": TEXT,
             "data": {"type": "array", "items": entry, "minItems": 1},
             "usage": _object({"prompt_tokens": WHOLE, "total_tokens": WHOLE}),
+            "fingerprint": TEXT,
             "batch_timings": ref("Timings"),
         }
     )
@@ -165,7 +167,7 @@ def _states() -> dict[str, Schema]:
     identity = _object({**dict.fromkeys(names, TEXT_OR_NULL), "imageDigestSource": {"enum": ["env", "none"]}})
     about = {"version": TEXT, "gpu": FLAG, "gpuName": TEXT_OR_NULL, "cuda": TEXT_OR_NULL}
     about |= {"models": {"type": "array", "items": TEXT}, "identity": identity}
-    doing: dict[str, Schema] = {"status": {"enum": ["loading", "ready", "draining", "failed"]}}
+    doing: dict[str, Schema] = {"status": {"enum": list(State)}}
     doing |= {"auth": {"type": "array", "items": {"enum": ["none", "bearer", "signature"]}}}
     measured = {"took_ms": NUMBER, "cosine": NUMBER, "reason": TEXT}
     health = {

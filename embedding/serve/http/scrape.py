@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 import embedding
+from embedding.serve.http.state import State
 
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from embedding.serve.http.gate import Gate
     from embedding.serve.http.service import Service
 
-STATES: Final = ("loading", "ready", "draining", "failed")
 FORWARD_ITEMS: Final = (1, 2, 4, 8, 16, 32, 64)
 KINDS: Final[tuple[Kind, ...]] = ("image", "text")
 MEMORY_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
@@ -46,10 +46,10 @@ class ServiceCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield what can be told; the engine and the device once the model is loaded."""
-        status = self._service.status()
+        current = self._service.state()
         state = GaugeMetricFamily("clip_state", "1 for what the service is doing.", labels=["state"])
-        for name in STATES:
-            state.add_metric([name], float(name == status))
+        for each in State:
+            state.add_metric([each], float(each is current))
         yield state
         yield from _room(self._service.gate)
         actions = self._service.actions

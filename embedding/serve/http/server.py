@@ -2,8 +2,8 @@
 
 The ports are bound before anything is loaded, so that a load balancer sees a worker that is on its way, and
 a port that is taken is told at once. The first SIGTERM or Ctrl-C lets no request begin, and the process ends
-when the last has been answered; the second ends it now. A device that fails ends it with status 1, so that
-the platform starts it again.
+when the last has been answered; the second ends it now, with a status that says so. A device that fails ends
+it with status 1, so that the platform starts it again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import logging
 import signal
 import socket
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,27 +22,29 @@ import uvicorn
 
 from embedding.errors import StartupError
 from embedding.serve.http.app import make_app
+from embedding.serve.http.bodies import BODY_TIMEOUT_S
 from embedding.serve.http.gate import Gate
 from embedding.serve.http.page import make_page
+from embedding.serve.http.protocol import BoundedProtocol
 from embedding.serve.http.service import Service
+from embedding.serve.http.state import State
 
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from concurrent.futures import Future
     from types import FrameType
 
     from fastapi import FastAPI
     from starlette.responses import Response
 
     from embedding.actions import Actions
-    from embedding.contract.tokens import Tokens
+    from embedding.serve.access import Access
     from embedding.settings import Settings
 
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S: Final = 75  # longer than proxies keep theirs, which would send into a connection being closed
-SPARE_CONNECTIONS: Final = 1024  # idle ones, health checks, and those that are told to come again
+SPARE_CONNECTIONS: Final = 4096  # idle ones, health checks, and those that are told to come again
 
 
 class Loaded(NamedTuple):
@@ -51,7 +54,7 @@ class Loaded(NamedTuple):
     about: dict[str, Any]
 
 
-class HttpService:
+class HttpWorker:
     """The service, made of *settings*; *load* runs in a thread beside it, and may raise StartupError."""
 
     handler = None  # there is no queue
@@ -60,18 +63,15 @@ class HttpService:
         self,
         settings: Settings,
         load: Callable[[], Loaded],
-        *,
-        tokens: Tokens | None,
-        needs_auth: bool,
-        signs: bool,
+        access: Access,
     ) -> None:
         """Bind the ports and begin to load. Raises StartupError if a port is taken."""
         self._sockets = _listen(settings)
-        self._loading = ThreadPoolExecutor(1, "load").submit(load)
+        self._loading = _begin(load)
         self._gate = Gate(
             max_running=settings.worker_concurrency, max_request_bytes=settings.max_request_bytes
         )
-        self._service = Service(self._gate, tokens=tokens, needs_auth=needs_auth, signs=signs)
+        self._service = Service(self._gate, access)
         self._settings = settings
 
     def run(self) -> int:
@@ -92,7 +92,7 @@ class HttpService:
                 page=_page(self._settings),
             ),
             loop="uvloop",
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -101,7 +101,7 @@ class HttpService:
             proxy_headers=False,
             limit_concurrency=self._settings.worker_concurrency + SPARE_CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=int(self._settings.job_timeout_s) + 1,
+            timeout_graceful_shutdown=int(BODY_TIMEOUT_S + self._settings.job_timeout_s) + 1,
         )
         server = _Server(config, self._service)
         for each in self._sockets:
@@ -123,18 +123,19 @@ class _Server(uvicorn.Server):
         name = signal.Signals(sig).name
         if self._service.is_draining:
             log.warning("%s again: stopping now", name)
+            self.exit_status = 128 + sig
             self.should_exit = self.force_exit = True
             return
-        log.info("%s: finishing %d requests, beginning no more", name, self._service.gate.running)
+        log.info("%s: finishing %d requests, beginning no more", name, self._service.gate.bodies)
         self._service.is_draining = True
 
     async def on_tick(self, counter: int) -> bool:
         """Return, ten times a second, whether it is time to end."""
-        if self._service.status() == "failed" and not self.exit_status:
+        if self._service.state() is State.FAILED and not self.exit_status:
             log.error("the device has failed: the service ends, to be started again")
             self.exit_status = 1
             self._service.is_draining = True
-        is_over = self._service.is_draining and self._service.gate.running == 0
+        is_over = self._service.is_draining and self._service.gate.bodies == 0
         return await super().on_tick(counter) or is_over
 
     def fail(self, reason: str) -> None:
@@ -155,6 +156,20 @@ async def _make_ready(service: Service, loading: Future[Loaded], server: _Server
     else:
         log.error("the model could not be loaded", exc_info=fault)
         server.fail(f"{type(fault).__name__} while the model was loaded; the log above says more")
+
+
+def _begin(load: Callable[[], Loaded]) -> Future[Loaded]:
+    """Return what *load* gives in a thread that does not keep the process from ending."""
+    loading: Future[Loaded] = Future()
+
+    def run() -> None:
+        try:
+            loading.set_result(load())
+        except BaseException as fault:  # noqa: BLE001  it is raised where the model is asked for
+            loading.set_exception(fault)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return loading
 
 
 def _page(settings: Settings) -> Callable[[], Response] | None:

@@ -16,11 +16,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from embedding.contract.requests import request_id_of
-from embedding.contract.signatures import REFUSAL
-from embedding.errors import AuthFailed, InternalError, Unavailable, WorkerError
+from embedding.errors import AuthFailed, InternalError, Overloaded, Unavailable, WorkerError
 from embedding.serve.http import bodies
 from embedding.serve.http.metrics import OK, Metrics
 from embedding.serve.http.scrape import ServiceCollector
+from embedding.serve.http.state import State
 
 
 if TYPE_CHECKING:
@@ -29,29 +29,26 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from embedding.actions import Actions
-    from embedding.contract.tokens import Tokens
+    from embedding.serve.access import Access
     from embedding.serve.http.gate import Gate
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S: Final = "1"
+RETRY_AFTER_S: Final = 1
 CLIENT_GONE: Final = 499  # nginx's; nobody reads it
 
 
 class Service:
     """The worker as its routes see it: loading, ready, draining or failed."""
 
-    def __init__(self, gate: Gate, *, tokens: Tokens | None, needs_auth: bool, signs: bool) -> None:
-        """Wait for actions. *needs_auth*: a token or, where *signs* says so, a signature."""
+    def __init__(self, gate: Gate, access: Access) -> None:
+        """Wait for actions; *access* says who may ask them."""
         self.actions: Actions | None = None
         self.about: dict[str, Any] = {}  # what `/v1/ping` tells beside the status
         self.is_draining = False
         self.gate = gate
         self.metrics = Metrics(ServiceCollector(self))
-        self.needs_auth = needs_auth
-        self.signs = signs
-        self.takes_tokens = tokens is not None
-        self._tokens = tokens
+        self.access = access
 
     def begin(self, actions: Actions, about: dict[str, Any]) -> None:
         """Answer by *actions* from now on, and tell *about*."""
@@ -66,18 +63,13 @@ class Service:
             raise Unavailable("the service is loading its model; try again in a few seconds")
         return self.actions
 
-    def status(self) -> str:
-        """Return what the worker is doing: loading, ready, draining or failed."""
+    def state(self) -> State:
+        """Return what the service is doing."""
         if self.actions is not None and not self.actions.is_healthy():
-            return "failed"
+            return State.FAILED
         if self.is_draining:
-            return "draining"
-        return "loading" if self.actions is None else "ready"
-
-    def accepted_auth(self) -> list[str]:
-        """Return the ways for a caller to show who he is: bearer, signature; or none, where he need not."""
-        ways = {"none": not self.needs_auth, "bearer": self.takes_tokens, "signature": self.signs}
-        return [way for way, is_open in ways.items() if is_open]
+            return State.DRAINING
+        return State.LOADING if self.actions is None else State.READY
 
     async def answer(
         self, request: Request, run: Callable[[Actions, Any, bool], Awaitable[Any]], *, action: str | None
@@ -102,13 +94,13 @@ class Service:
         """Return the response, and its code: OK, an error's, or CLIENT_GONE."""
         job_input = None
         try:
-            is_trusted = self._is_trusted(request)
+            is_trusted = self.access.trusts(request.headers.get("authorization", ""))
             actions = self.ready()
-            self.gate.check_announced(_content_length(request))
-            with self.gate.body() as body:
+            self.gate.check_size(_content_length(request))
+            with self.gate.body(is_trusted=is_trusted) as body:
                 await bodies.receive(request, body)
-                job_input = await bodies.job_input(request, body.data, action=action)
                 with self.gate.place():
+                    job_input = await bodies.job_input(request, body.data, action=action)
                     answer = await _unless_gone(request, run(actions, job_input, is_trusted))
         except ClientDisconnect:
             return "CLIENT_GONE", Response(status_code=CLIENT_GONE)
@@ -121,17 +113,6 @@ class Service:
             return unforeseen.code, error_response(unforeseen, request_id_of(job_input))
         return OK, json_response(answer, headers=_timing_headers(answer, started_s))
 
-    def _is_trusted(self, request: Request) -> bool:
-        """Return whether the caller need not sign. Raises AuthFailed where no signature could help."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if self._tokens is not None and scheme.lower() == "bearer":
-            if self._tokens.accept(token.strip()):
-                return True
-            raise AuthFailed(REFUSAL)
-        if self.needs_auth and not self.signs:
-            raise AuthFailed(REFUSAL)
-        return not self.needs_auth
-
 
 def json_response(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return *content* as JSON."""
@@ -141,9 +122,9 @@ def json_response(content: Any, *, status: int = 200, headers: dict[str, str] | 
 def error_response(error: WorkerError, request_id: str | None = None) -> Response:
     """Return *error* as its caller sees it: the tree's status, and `{"error": {code, message, …}}`."""
     headers = {}
-    if error.code == "OVERLOADED":
-        headers["Retry-After"] = RETRY_AFTER_S
-    if error.code == "AUTH_FAILED":
+    if isinstance(error, Overloaded):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if isinstance(error, AuthFailed):
         headers["WWW-Authenticate"] = "Bearer"
     told = {"error": {**error.as_item(), "request_id": request_id}}
     return json_response(told, status=error.http_status, headers=headers)

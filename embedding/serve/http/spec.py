@@ -7,12 +7,16 @@ against its schema, and try what the schemas allow and what they forbid.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
 
+from embedding.errors import AuthFailed
 from embedding.serve.http.schemas import BINARY, NUMBER, SWITCH, TEXT, Schema, codes_by_status, options, ref
 
+
+if TYPE_CHECKING:
+    from embedding.serve.access import Access
 
 PICTURE: Final = (  # a red circle on white, 64 x 64, of two colours
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAABlBMVEX/////AADrWueTAAAAg0lEQVR42r3QsQ2DQBQE0ccHCTJTAu4E"
@@ -29,7 +33,8 @@ set, a signature in the body's field `auth` does too, without a token: `{"v": 3,
 `python -m embedding sign` makes the first; for `/v1/embeddings` it signs `{"openai_route": "/v1/embeddings",
 "openai_input": BODY}`.
 
-**Errors.** Always `{"error": {"code", "message", "retryable", "request_id"}}`. In a batch or a list of texts
+**Errors.** `{"error": {"code", "message", "retryable", "request_id"}}`; only what is no HTTP, or
+one of many thousand connections, is refused in plain text. In a batch or a list of texts
 a bad entry fails alone: its error stands in its place, and the status is 200.
 
 **Times.** `x-queue-time`, `x-inference-time` and `x-total-time` say in milliseconds where the time went.
@@ -92,11 +97,9 @@ _SUMMARIES: Final = {"image": "One image", "batch": "Images and texts, mixed", "
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What decorates each route. The fields say who may ask, as the service was started."""
+    """What decorates each route of a service that *access* may ask."""
 
-    takes_tokens: bool
-    signs: bool
-    needs_auth: bool
+    access: Access
 
     def embed(self, action: str) -> dict[str, Any]:
         """Return what describes the route of *action*: image, batch or text."""
@@ -191,19 +194,20 @@ class Spec:
         """Return the ways to prove who asks that OpenAPI has words for."""
         told = "one of WORKER_TOKEN"
         return (
-            {"bearer": {"type": "http", "scheme": "bearer", "description": told}} if self.takes_tokens else {}
+            {"bearer": {"type": "http", "scheme": "bearer", "description": told}}
+            if self.access.tokens
+            else {}
         )
 
     def _extra(self, content: dict[str, Any]) -> dict[str, Any]:
         body = {"requestBody": {"required": True, "content": content}}
-        if not self.takes_tokens:
+        if self.access.tokens is None:
             return body
-        is_optional = self.signs or not self.needs_auth
-        return {**body, "security": [{"bearer": []}, *([{}] if is_optional else [])]}
+        return {**body, "security": [{"bearer": []}, *([{}] if self.access.verifier else [])]}
 
     def _refusals(self) -> dict[int, Any]:
-        can_refuse = self.takes_tokens or self.needs_auth
-        return {status: _refusal(status) for status in _MEANINGS if status != 401 or can_refuse}  # noqa: PLR2004
+        left_out = AuthFailed.http_status if self.access.is_open else None
+        return {status: _refusal(status) for status in _MEANINGS if status != left_out}
 
 
 def _json(name: str, examples: dict[str, Any]) -> dict[str, Any]:

@@ -6,16 +6,17 @@ import asyncio
 
 import httpx
 
+from embedding.serve.access import Access
 from embedding.serve.http.app import make_app
 from embedding.serve.http.gate import Gate
 from embedding.serve.http.service import Service
 from tests.fakes import fake_actions
 
 
-def local_service(*, verifier=None, tokens=None, needs_auth=False, running=8, **fakes):
+def local_service(*, verifier=None, tokens=None, running=8, **fakes):
     """Return a service that is ready; *fakes* are `fake_actions`'."""
     gate = Gate(max_running=running, max_request_bytes=1_000_000)
-    service = Service(gate, tokens=tokens, needs_auth=needs_auth, signs=verifier is not None)
+    service = Service(gate, Access(verifier, tokens))
     service.actions = fake_actions(verifier=verifier, **fakes)
     return service
 

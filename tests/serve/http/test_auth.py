@@ -11,8 +11,8 @@ from embedding.contract.canonical import Signable
 from embedding.contract.signatures import REFUSAL, sign_v2, sign_v3
 from embedding.contract.tokens import Tokens
 from embedding.errors import StartupError
+from embedding.serve.access import Access
 from embedding.serve.mode import Mode
-from embedding.serve.start import _verifier
 from embedding.settings import Settings
 from tests.contract.signing import NEW, NOW, OLD, mac, verifier
 from tests.fakes import FakeDownloads, png
@@ -61,7 +61,7 @@ def v3_openai(ts=NOW, key=NEW):
 def signed_service(*, now=NOW, tokens=None):
     """Return a service that knows two secrets and whose clock stands still."""
     downloads = FakeDownloads({URL: PICTURE})
-    return local_service(verifier=verifier(now=now), tokens=tokens, needs_auth=True, downloads=downloads)
+    return local_service(verifier=verifier(now=now), tokens=tokens, downloads=downloads)
 
 
 def status(service, path, body, **headers):
@@ -167,7 +167,7 @@ class TestTokens:
     def test_bearer(self, header, expected, signs):
         """Each token that is set is good instead of a signature, and nothing else is."""
         tokens = Tokens.parse(f"{TOKEN},{OTHER}")
-        service = local_service(verifier=verifier() if signs else None, tokens=tokens, needs_auth=True)
+        service = local_service(verifier=verifier() if signs else None, tokens=tokens)
 
         assert status(service, TEXT, {"text": "a"}, authorization=header) == expected
         assert status(service, "/v1/embeddings", {"input": "a"}, authorization=header) == expected
@@ -190,14 +190,17 @@ class TestFailClosed:
     @pytest.mark.parametrize("env", [{"WORKER_TOKEN": TOKEN}, {"ALLOW_INSECURE_AUTH": "1"}])
     def test_service_without_a_secret(self, env):
         """It starts where tokens are set, or where it is said that anyone may ask."""
-        assert _verifier(Settings.from_env(env), Mode.HTTP) is None
+        access = Access.of(Settings.from_env(env), Mode.HTTP)
+
+        assert access.verifier is None
+        assert access.is_open is ("ALLOW_INSECURE_AUTH" in env)
 
     def test_neither_secret_nor_token(self):
         """Otherwise it does not start."""
         with pytest.raises(StartupError, match="EMBEDDING_HMAC_SECRET and WORKER_TOKEN are not set"):
-            _verifier(Settings.from_env({}), Mode.HTTP)
+            Access.of(Settings.from_env({}), Mode.HTTP)
 
     def test_token_opens_no_queue(self):
         """The queue carries no bearer tokens: there a secret is needed still."""
         with pytest.raises(StartupError, match="EMBEDDING_HMAC_SECRET is not set"):
-            _verifier(Settings.from_env({"WORKER_TOKEN": TOKEN}), Mode.QUEUE)
+            Access.of(Settings.from_env({"WORKER_TOKEN": TOKEN}), Mode.QUEUE)

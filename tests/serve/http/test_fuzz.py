@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
+from embedding.serve.access import Access
 from embedding.serve.http.app import make_app
 from embedding.serve.http.gate import Gate
 from embedding.serve.http.service import Service
@@ -44,7 +45,7 @@ CONFIG = schemathesis.Config.from_dict(
 def described():
     """Return the document of a service like the one that runs."""
     gate = Gate(max_running=3, max_request_bytes=1000)
-    service = Service(gate, tokens=None, needs_auth=False, signs=False)
+    service = Service(gate, Access())
     return make_app(service, max_batch_size=64).openapi()
 
 

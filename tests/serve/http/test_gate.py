@@ -20,12 +20,12 @@ def test_bytes_of_one(size, allowed, chunk):
     room = gate()
     with room.body() as body:
         if allowed:
-            room.check_announced(size)
+            room.check_size(size)
             send(body, size, chunk)
             assert room.held_bytes == len(body.data) == size
         else:
             with pytest.raises(RequestTooLarge, match="the body has 101 bytes; the limit is 100"):
-                room.check_announced(size)
+                room.check_size(size)
             with pytest.raises(RequestTooLarge, match="the limit is 100"):
                 send(body, size, chunk)
     assert room.held_bytes == 0
@@ -44,6 +44,22 @@ def test_bytes_of_all(last, allowed):
             with pytest.raises(Overloaded, match="try again later"):
                 send(third, last, 51)
     assert room.held_bytes == 0
+
+
+@pytest.mark.parametrize(("size", "allowed"), [(24, True), (25, True), (26, False)])
+def test_strangers_leave_room(size, allowed):
+    """Bodies of callers who are not known yet take half the room at most, so that others find some."""
+    room = gate()
+    with room.body() as first, room.body(is_trusted=False) as stranger, room.body() as last:
+        send(first, 100, 100)
+        if allowed:
+            send(stranger, size, size)
+        else:
+            with pytest.raises(Overloaded, match="try again later"):
+                send(stranger, size, size)
+        send(last, 100, 100)
+        assert room.bodies == 3
+    assert (room.held_bytes, room.bodies) == (0, 0)
 
 
 def test_places():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -51,6 +52,15 @@ def test_second_port_for_health():
         assert httpx.get(f"http://127.0.0.1:{port}/ping").status_code == 200
 
 
+def test_demo_is_the_demo_model():
+    """--demo opens the demo model to all, and never the real one that the environment names."""
+    real = {"CLIP_MODEL_NAME": "ViT-L-14", "CLIP_PRETRAINED": "openai", "WORKER_TOKEN": "t" * 32}
+    with serving(real, command=[*SERVE, "--demo"]) as service:
+        told = service.client.get("/v1/ping").json()
+
+    assert (told["models"], told["auth"]) == (["demo"], ["none"])
+
+
 class TestRoom:
     def test_one_more_than_fits(self, slow):
         """Three run, a fourth is told to come again in a second; places come free."""
@@ -61,15 +71,17 @@ class TestRoom:
         assert post(slow) == 200
 
     def test_caller_who_hangs_up(self, slow):
-        """Whoever leaves frees his place at once, and what he asked for is not run."""
-        running = [
-            hanging_up(slow, HALF_A_SECOND | {"text": f"{'b ' * number}{'a ' * 8}"}) for number in (0, 1, 2)
-        ]
+        """Whoever leaves frees his place at once, and what has not begun of what he asked for is not run."""
+        running = [hanging_up(slow, {"text": f"{'b ' * number}{'a ' * 8}"}) for number in (0, 1, 2)]
         for connection in running:
             connection.close()
         time.sleep(0.1)
 
-        assert post(slow) == 200
+        assert post(slow, {"text": "a"}) == 200
+        done = re.findall(
+            r'^clip_forward_items_sum\{kind="text"\} (\S+)$', slow.client.get("/metrics").text, re.MULTILINE
+        )
+        assert float(done[0]) <= 2
 
     def test_body_that_never_comes(self, slow):
         """Callers who announce bodies and send none take no places."""
@@ -94,6 +106,31 @@ class TestEnd:
             assert running.result() == 200
         assert slow.process.wait(10) == 0
 
+    def test_body_that_is_arriving(self, slow):
+        """A request whose body has begun to come is one that has begun."""
+        body = b'{"text": "a"}'
+        with socket.create_connection(("127.0.0.1", slow.port)) as connection:
+            connection.sendall(
+                b"POST /v1/embed/text HTTP/1.1\r\nhost: a\r\ncontent-length: 13\r\n\r\n" + body[:5]
+            )
+            time.sleep(0.2)
+            slow.process.send_signal(signal.SIGTERM)
+            slow.wait_log("finishing 1 requests, beginning no more")
+            time.sleep(0.3)
+            connection.sendall(body[5:])
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        assert slow.process.wait(10) == 0
+
+    def test_signal_while_loading(self):
+        """A service that is still loading ends at once, however long that would take."""
+        program = (
+            "import time; from embedding.serve import start; start.Loading = lambda *_: time.sleep(60); "
+        )
+        command = [sys.executable, "-c", f"{program}import sys; sys.exit(start.start().run())"]
+        with serving(OPEN | {"WORKER_MODE": "http"}, command=command, ready=False) as service:
+            assert service.client.get("/ping").status_code == 204
+            assert service.stop() == 0
+
     def test_second_signal(self, slow):
         """A second signal ends the service now; what ran has failed."""
         with ThreadPoolExecutor(1) as threads:
@@ -103,7 +140,7 @@ class TestEnd:
             slow.wait_log("finishing 1 requests")
             started_s = time.monotonic()
             slow.process.send_signal(signal.SIGINT)
-            slow.process.wait(5)
+            assert slow.process.wait(5) == 128 + signal.SIGINT
             assert time.monotonic() - started_s < 3
             assert running.exception() or running.result() >= 500
 

@@ -146,7 +146,7 @@ class TestErrors:
         """The key is a token of the worker's; a wrong one and a full worker are told as what they are."""
 
         async def ask():
-            service = local_service(tokens=Tokens.parse(TOKEN), needs_auth=True, running=places)
+            service = local_service(tokens=Tokens.parse(TOKEN), running=places)
             transport = httpx.ASGITransport(make_app(service))
             async with openai.AsyncOpenAI(
                 base_url="http://worker.example/v1",

@@ -117,7 +117,7 @@ class TestAccess:
         locked.choose((f"large {name}", data + bytes(30_000)), *([(name, data + bytes(14_000))] * 3))
         locked.compare()
 
-        assert locked.page.locator(".tile.failed .error").inner_text().startswith("TOO_LARGE")
+        assert locked.page.locator(".tile.failed .error").inner_text().strip().startswith("one request holds")
         assert sum(len(body["items"]) for body in locked.bodies()) == 9
         assert max(len(body["items"]) for body in locked.bodies()) <= 4
         assert max(len(json.dumps(body)) for body in locked.bodies()) <= 40_000

@@ -11,10 +11,12 @@ import pytest
 import schemathesis
 
 from embedding.contract.tokens import Tokens
+from embedding.serve.access import Access
 from embedding.serve.http.app import make_app
 from embedding.serve.http.gate import Gate
 from embedding.serve.http.service import Service
 from embedding.serve.http.spec import EXAMPLES, PICTURE
+from tests.contract.signing import verifier
 from tests.serve.http.local import local_service, post
 
 
@@ -44,10 +46,7 @@ def schema(document):
 
 def document_of(**access):
     """Return the document of a service that is not running."""
-    service = Service(
-        Gate(max_running=3, max_request_bytes=1000),
-        **{"tokens": None, "needs_auth": False, "signs": False} | access,
-    )
+    service = Service(Gate(max_running=3, max_request_bytes=1000), Access(**access))
     return make_app(service, max_batch_size=7).openapi()
 
 
@@ -151,16 +150,14 @@ class TestDocument:
         ("access", "security", "refuses"),
         [
             ({}, None, False),
-            ({"needs_auth": True, "signs": True}, None, True),
-            ({"tokens": "t" * 32}, [{"bearer": []}, {}], True),
-            ({"tokens": "t" * 32, "needs_auth": True, "signs": True}, [{"bearer": []}, {}], True),
-            ({"tokens": "t" * 32, "needs_auth": True}, [{"bearer": []}], True),
+            ({"verifier": verifier()}, None, True),
+            ({"tokens": Tokens.parse(TOKEN), "verifier": verifier()}, [{"bearer": []}, {}], True),
+            ({"tokens": Tokens.parse(TOKEN)}, [{"bearer": []}], True),
         ],
     )
     def test_who_may_ask(self, access, security, refuses):
         """A token is asked for where nothing else will do, and 401 is told where it can come."""
-        given = {**access, **({"tokens": Tokens.parse(access["tokens"])} if "tokens" in access else {})}
-        told = document_of(**given)
+        told = document_of(**access)
         post = told["paths"][ROUTES["text"]]["post"]
 
         assert post.get("security") == security
@@ -182,7 +179,7 @@ class TestDocument:
 def test_refusals_are_described(access, headers, body, status):
     """What a service refuses for its own reasons has the described form and headers too."""
     running = {name: value for name, value in access.items() if name == "running"}
-    service = local_service(tokens=Tokens.parse(TOKEN), needs_auth=True, **running)
+    service = local_service(tokens=Tokens.parse(TOKEN), **running)
     service.actions = None if "is_loading" in access else service.actions
     described = schemathesis.openapi.from_dict(make_app(service).openapi())
     response = post(service, ROUTES["text"], body, **headers)
