@@ -56,6 +56,7 @@ class ServiceCollector(Collector):
         yield _build(actions)
         if actions is not None:
             yield from _engine(actions.pipeline.engine)
+            yield from _cache(actions.pipeline.counters())
             yield from _memory(actions.served.device)
 
     def describe(self) -> list[Metric]:
@@ -115,6 +116,20 @@ def _forwards(tally: Tally) -> Metric:
         ]
         family.add_metric([kind], below, sum_value=sum(size * count for size, count in sizes.items()))
     return family
+
+
+def _cache(counters: dict[str, int]) -> Iterator[Metric]:
+    """Yield what is kept and found, where CACHE_MAX_BYTES lets vectors be kept."""
+    if "cache_hits" not in counters:
+        return
+    lookups = CounterMetricFamily(
+        "clip_cache_lookups", "Items looked up: hit, kept or being made for another; miss.", labels=["result"]
+    )
+    lookups.add_metric(["hit"], counters["cache_hits"])
+    lookups.add_metric(["miss"], counters["cache_misses"])
+    yield lookups
+    yield GaugeMetricFamily("clip_cache_entries", "Vectors kept.", counters["cache_entries"])
+    yield GaugeMetricFamily("clip_cache_bytes", "Memory that they take.", counters["cache_bytes"])
 
 
 def _memory(device: str) -> Iterator[Metric]:

@@ -17,7 +17,7 @@ def local_service(*, verifier=None, tokens=None, running=8, **fakes):
     """Return a service that is ready; *fakes* are `fake_actions`'."""
     gate = Gate(max_running=running, max_request_bytes=1_000_000)
     service = Service(gate, Access(verifier, tokens))
-    service.actions = fake_actions(verifier=verifier, **fakes)
+    service.begin(fake_actions(verifier=verifier, **fakes), {})
     return service
 
 

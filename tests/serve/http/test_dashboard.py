@@ -9,6 +9,7 @@ from pathlib import Path
 import promql_parser
 import pytest
 
+from tests.serve.http.process import OPEN, serving
 from tests.serve.http.scrapes import scrape
 
 
@@ -26,13 +27,14 @@ TARGETS = [
 
 
 @pytest.fixture(scope="module")
-def told(service):
-    """Return the labels of each sample's name in a scrape."""
-    service.client.post("/v1/embed/text", json={"text": "a"})
+def told():
+    """Return the labels of each sample's name in a scrape of a service that has all that can be had."""
     labels = {}
-    for family in scrape(service.client):
-        for sample in family.samples:
-            labels.setdefault(sample.name, set()).update(sample.labels)
+    with serving(OPEN | {"CACHE_MAX_BYTES": "1000000"}) as service:
+        service.client.post("/v1/embed/text", json={"text": "a"})
+        for family in scrape(service.client):
+            for sample in family.samples:
+                labels.setdefault(sample.name, set()).update(sample.labels)
     return labels
 
 

@@ -15,6 +15,7 @@ from embedding.contract.responses import Embedded, Timings
 from embedding.serve.access import Access
 from embedding.serve.http.gate import Gate
 from embedding.serve.http.service import Service
+from tests.serve.http.local import local_service, post
 from tests.serve.http.process import OPEN, serving
 from tests.serve.http.scrapes import OPENMETRICS, samples, scrape, value
 
@@ -216,6 +217,20 @@ class TestState:
 
         assert 0 < total(found, "clip_device_memory_bytes") < value(found, "clip_device_memory_limit_bytes")
         assert value(found, "clip_process_start_time_seconds") > 1.7e9
+
+
+def test_cache():
+    """Where vectors are kept, hits and misses are counted, and what is kept is told; elsewhere nothing is."""
+    service = local_service(cache_max_bytes=100_000)
+    for text in ("a", "b", "a", "a"):
+        post(service, TEXT, {"text": text})
+    told = service.metrics.write("")[0].decode()
+    found = dict(re.findall(r"^clip_cache_(\S+) (\S+)$", told, re.MULTILINE))
+
+    assert found['lookups_total{result="hit"}'] == found['lookups_total{result="miss"}'] == "2.0"
+    assert found["entries"] == "2.0"
+    assert 0 < float(found["bytes"]) <= 100_000
+    assert "clip_cache" not in local_service().metrics.write("")[0].decode()
 
 
 class TestForm:
