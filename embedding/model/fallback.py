@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
+import torch._meta_registrations  # left out by torch_import; an architecture of others may ask for it
 from open_clip.tokenizer import canonicalize_text
 from safetensors import SafetensorError
 

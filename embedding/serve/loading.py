@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from embedding.model.folder import GOLDEN_NAME, start_digest, weights_file
+from embedding.model.torch_import import import_torch
 from embedding.model.weights import ModelSource, find_weights
 from embedding.serve.diagnostics import torch_device
 
@@ -37,6 +38,7 @@ class Loading:
             self._folder = find_weights(_source(settings))
             self._digest = start_digest(weights_file(self._folder.path))
         with phases.phase("import torch"):
+            import_torch()
             import embedding.model.golden  # noqa: PLC0415, F401
             from embedding.model.cores import leave_cpu_to_the_engine  # noqa: PLC0415
             from embedding.model.engine import start_engine  # noqa: PLC0415

@@ -7,15 +7,11 @@ while it is imported, which leaves 0.3 s: the report then names no processor, an
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
 from importlib import metadata
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from embedding.stand_in import stand_in
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SDK_VERSION: Final = "1.12.0"  # what this module and `loop` were written and tested for
 
@@ -26,19 +22,6 @@ def import_sdk() -> Any:
         import runpod  # noqa: PLC0415
 
         return runpod
-    with _stand_in("paramiko"), _stand_in("cpuinfo", get_cpu_info=dict):
+    with stand_in("paramiko"), stand_in("cpuinfo", get_cpu_info=dict):
         import runpod  # noqa: PLC0415
     return runpod
-
-
-@contextmanager
-def _stand_in(name: str, **content: Any) -> Iterator[None]:
-    """Let what is imported inside find a module *name* that holds no more than *content*."""
-    module = ModuleType(name)
-    vars(module).update(content)
-    sys.modules.setdefault(name, module)
-    try:
-        yield
-    finally:
-        if sys.modules[name] is module:
-            del sys.modules[name]

@@ -21,6 +21,7 @@ NOT_IMPORTED = [
     "huggingface_hub.file_download",
     "torch._dynamo",
     "torch._inductor",
+    "torch._meta_registrations",
     "sympy",
     "paramiko",
     "fastapi",
