@@ -19,7 +19,7 @@ MAX_CPU_S = 1.0
 TRIES = 3  # at a file that seems to take more
 MAX_PEAK_MB = 700.0
 MAX_GAP = 1e-5
-NEAR_LIMIT_S = 0.2  # of a core alone: among others, which share its caches, it may be out of time
+NEAR_LIMIT_S = 0.2  # of a core: it may be out of time once, and not the next time
 BATCH_FILES = 31
 BATCH_BYTES = 7_000_000  # before base64, which makes 10 MB of it
 TEXT = {"text": "a red circle"}
@@ -130,7 +130,7 @@ def _compare_batch(subject, findings, files, neighbours):
     answers = subject.batch([*items, TEXT])
     names = [told for name in files for told in (name, f"the neighbour of {name}")] + ["the text"]
     for name, found, wanted in zip(names, answers, [*expected, text], strict=True):
-        if found.code == "IMAGE_TOO_LARGE" and wanted.cpu_s > NEAR_LIMIT_S:
+        if "IMAGE_TOO_LARGE" in (found.code, wanted.code) and wanted.cpu_s > NEAR_LIMIT_S:
             continue
         if found.code != wanted.code or not _are_equal(found.vector, wanted.vector):
             findings.violations.append(f"{name} is answered otherwise in a batch: {found.code}")
