@@ -1,11 +1,13 @@
 """Who may ask a worker that serves: callers who sign, over HTTP callers with a token, or everybody.
 
-With neither a secret nor a token a worker does not start, unless the operator says that anyone may use it.
-The queue carries no tokens, so there a secret is needed.
+With neither a secret nor a token a worker does not start, unless the operator says that anyone may use it;
+who says so with a secret set, while callers learn to sign, is told at every start. The queue carries no
+tokens, so there a secret is needed.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from embedding.settings import Settings
 
+log = logging.getLogger(__name__)
+
 _QUEUE: Final = ("EMBEDDING_HMAC_SECRET is", "it")
 
 
@@ -34,9 +38,11 @@ class Access:
     @classmethod
     def of(cls, settings: Settings, mode: Mode) -> Access:
         """Return what *settings* ask of callers in *mode*. Raises StartupError where anyone could ask."""
+        secret, token = settings.hmac_secret, settings.worker_token if mode is Mode.HTTP else None
+        if mode.serves and settings.allow_insecure_auth and (secret or token):
+            log.warning("ALLOW_INSECURE_AUTH=1: everybody may ask, and no secret or token is looked at")
         if not mode.serves or settings.allow_insecure_auth:
             return cls()
-        secret, token = settings.hmac_secret, settings.worker_token if mode is Mode.HTTP else None
         if secret is None and token is None:
             names, one = (
                 ("EMBEDDING_HMAC_SECRET and WORKER_TOKEN are", "one") if mode is Mode.HTTP else _QUEUE

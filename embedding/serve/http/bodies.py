@@ -71,10 +71,14 @@ async def _content(headers: Headers, data: bytearray, *, action: str | None) -> 
 
 
 async def _json(data: bytearray) -> Any:
+    return await threaded(_loads, data)
+
+
+def _loads(data: bytearray) -> Any:
     marks = sum(data.count(mark) for mark in (b",", b"[", b"{"))
     if marks > MAX_JSON_MARKS:
         raise BadRequest(f"the body has {marks} commas and brackets; the limit is {MAX_JSON_MARKS}")
     try:
-        return await threaded(orjson.loads, data)
+        return orjson.loads(data)
     except ValueError as fault:
         raise BadRequest(f"{NO_JSON}: {fault}") from None

@@ -38,27 +38,31 @@ async def read_form(headers: Headers, data: bytearray, *, batch: bool) -> dict[s
 
     Raises BadRequest if it is no form, InvalidInput for a field that is not what it must be.
     """
-    form = await _parsed(headers, data)
-    try:
-        fields, pictures = await _sorted(form)
-    finally:
-        await form.close()
+    reading = _read(headers, data)
+    if len(data) <= INLINE_BYTES:
+        fields, pictures = await reading
+    else:
+        fields, pictures = await asyncio.to_thread(asyncio.run, reading)  # coroutines that never wait
     beside, made = fields_of(fields), _made_of(pictures, batch=batch)
     for name in beside.keys() & made.keys():
         raise InvalidInput(f"{name} is made of the form's pictures; give one of them")
     return {**beside, **made}
 
 
-async def _sorted(form: FormData) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return the fields of *form*, and its pictures in base64."""
+async def _read(headers: Headers, data: bytearray) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the fields of the form *data*, and its pictures in base64."""
+    form = await _parsed(headers, data)
     fields, pictures = [], []
-    for name, value in form.multi_items():
-        if not isinstance(value, UploadFile):
-            fields.append((name, value))
-        elif name.removesuffix("[]") in _PICTURE_FIELDS:
-            pictures.append(await base64_of(await value.read()))
-        else:
-            raise InvalidInput(f"{printable(name)} is not a field for a picture; name it image")
+    try:
+        for name, value in form.multi_items():
+            if not isinstance(value, UploadFile):
+                fields.append((name, value))
+            elif name.removesuffix("[]") in _PICTURE_FIELDS:
+                pictures.append(base64.b64encode(await value.read()).decode("ascii"))
+            else:
+                raise InvalidInput(f"{printable(name)} is not a field for a picture; name it image")
+    finally:
+        await form.close()
     return fields, pictures
 
 
@@ -82,9 +86,7 @@ async def _parsed(headers: Headers, data: bytearray) -> FormData:
         max_part_size=len(data),
     )
     try:
-        if len(data) <= INLINE_BYTES:
-            return await parser.parse()
-        return await asyncio.to_thread(asyncio.run, parser.parse())  # coroutines that never wait
+        return await parser.parse()
     except (MultiPartException, KeyError, ValueError) as fault:
         raise BadRequest(f"the form cannot be read: {fault}") from None
 
@@ -139,11 +141,11 @@ def _object(name: str, text: str) -> dict[str, Any]:
     return found
 
 
-async def base64_of(data: bytes | bytearray) -> str:
+async def base64_of(data: bytearray) -> str:
     """Return *data* in base64."""
     return (await threaded(base64.b64encode, data)).decode("ascii")
 
 
-async def threaded(function: Any, data: bytes | bytearray) -> Any:
+async def threaded(function: Any, data: bytearray) -> Any:
     """Return what *function* makes of *data*, of much in a thread."""
     return function(data) if len(data) <= INLINE_BYTES else await asyncio.to_thread(function, data)

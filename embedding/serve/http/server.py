@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
 import threading
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import uvicorn
 
@@ -74,8 +75,8 @@ class HttpWorker:
         self._service = Service(self._gate, access)
         self._settings = settings
 
-    def run(self) -> int:
-        """Serve until told to stop. Return the exit status."""
+    def run(self) -> NoReturn:
+        """Serve until told to stop, and end the process."""
         server: _Server
 
         @asynccontextmanager
@@ -108,7 +109,7 @@ class HttpWorker:
             host, port = each.getsockname()[:2]
             print(f"listening on http://{host}:{port}", flush=True)
         server.run(list(self._sockets))
-        return server.exit_status
+        _leave(server.exit_status)
 
 
 class _Server(uvicorn.Server):
@@ -118,14 +119,16 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.exit_status = 0
         self._service = service
+        self._was_told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's
         name = signal.Signals(sig).name
-        if self._service.is_draining:
+        if self._was_told:
             log.warning("%s again: stopping now", name)
-            self.exit_status = 128 + sig
+            self.exit_status = self.exit_status or 128 + sig
             self.should_exit = self.force_exit = True
             return
+        self._was_told = True
         log.info("%s: finishing %d requests, beginning no more", name, self._service.gate.bodies)
         self._service.is_draining = True
 
@@ -158,8 +161,16 @@ async def _make_ready(service: Service, loading: Future[Loaded], server: _Server
         server.fail(f"{type(fault).__name__} while the model was loaded; the log above says more")
 
 
+def _leave(status: int) -> NoReturn:
+    """End the process now: threads that still load, download or decode would hold it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def _begin(load: Callable[[], Loaded]) -> Future[Loaded]:
-    """Return what *load* gives in a thread that does not keep the process from ending."""
+    """Return what *load* gives in a thread of its own."""
     loading: Future[Loaded] = Future()
 
     def run() -> None:
