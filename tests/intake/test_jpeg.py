@@ -149,3 +149,24 @@ def test_no_mutation_gives_other_pixels(file, changes, share):
         pytest.fail(f"Pillow refuses it: {exc}")
 
     assert np.array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize(("side", "tries"), [(3999, 1), (4000, 1), (4001, 0)])
+def test_large_progressive_pictures_are_decoded_once(monkeypatch, side, tries):
+    """Of up to 16 megapixels a damaged one is decoded by libjpeg, then by Pillow; of more by Pillow alone."""
+    data = hostile.scan_bomb(side, 4000, scans=1)
+    asked = []
+    monkeypatch.setattr("embedding.intake.image.decode_rgb", asked.append)
+    decode_image(data, preprocess=Preprocess(), limits=ImageLimits())
+
+    assert len(asked) == tries
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_large_progressive_pictures_are_the_same_by_either_way(monkeypatch, mode):
+    """A sound one gives the square that libjpeg's pixels give."""
+    data = encode(picture(4200, 4000).convert(mode), "JPEG", progressive=True, quality=60)
+    by_pillow = decode_image(data, preprocess=Preprocess(), limits=ImageLimits())
+    monkeypatch.setattr("embedding.intake.image.TWICE_PIXELS", 50_000_000)
+
+    assert np.array_equal(decode_image(data, preprocess=Preprocess(), limits=ImageLimits()), by_pillow)

@@ -18,7 +18,7 @@ from tests.serve.http.local import local_service
 
 PING = b"GET /ping HTTP/1.1\r\nhost: a\r\n\r\n"
 TEXT = b"POST /v1/embed/text HTTP/1.1\r\nhost: a\r\n"
-SHORT_S, KEEP_S = 0.3, 2
+SHORT_S, KEEP_S = 0.3, 1
 
 
 class Impatient(BoundedProtocol):
