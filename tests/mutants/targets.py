@@ -53,10 +53,17 @@ TARGETS = (
     Target("embedding/contract/keys.py", SIGNATURES, without=TIMED_OR_SLOW),
     Target("embedding/contract/canonical.py", SIGNATURES, without=TIMED_OR_SLOW),
     Target("embedding/contract/signatures.py", SIGNATURES, without=TIMED_OR_SLOW),
+    Target("embedding/contract/tokens.py", ("tests/contract/test_tokens.py",)),
+    Target("embedding/serve/access.py", ("tests/serve/test_access.py", "tests/serve/test_start.py")),
+    Target("embedding/serve/http/gate.py", ("tests/serve/http/test_gate.py", "tests/test_bounds.py")),
     Target("embedding/contract/encoding.py", ("tests/contract/test_encoding.py",)),
     Target(
         "embedding/contract/requests.py",
-        ("tests/contract/test_requests.py", "tests/contract/test_request_limits.py"),
+        (
+            "tests/contract/test_requests.py",
+            "tests/contract/test_request_limits.py",
+            "tests/contract/test_request_schemas.py",
+        ),
     ),
     Target(
         "embedding/contract/responses.py",

@@ -62,6 +62,15 @@ def test_strangers_leave_room(size, allowed):
     assert (room.held_bytes, room.bodies) == (0, 0)
 
 
+def test_room_for_the_largest():
+    """There is room for two of the largest bodies at least, so that a stranger's half holds one."""
+    room = gate(max_request_bytes=200)
+    with room.body(is_trusted=False) as stranger, room.body() as other:
+        send(stranger, 200, 200)
+        send(other, 200, 200)
+    assert room.max_held_bytes == 400
+
+
 def test_places():
     """So many requests run at once; one more is told to come again, and finds a place later."""
     room = gate()
