@@ -54,6 +54,11 @@ def test_wrong_token():
         access(SECRET | TOKEN).trusts(BAD)
 
 
+def test_token_where_none_is_set():
+    """One that is sent all the same opens nothing: the request is judged by its signature."""
+    assert access(SECRET).trusts(GOOD) is False
+
+
 @pytest.mark.parametrize("mode", [Mode.SMOKE_TEST, Mode.DRY_RUN])
 def test_local_modes_are_open(mode):
     """What no stranger reaches asks for nothing."""
