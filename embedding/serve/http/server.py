@@ -14,8 +14,7 @@ import os
 import signal
 import socket
 import sys
-import threading
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
@@ -33,6 +32,7 @@ from embedding.serve.http.state import State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from concurrent.futures import Future
     from types import FrameType
 
     from fastapi import FastAPI
@@ -68,7 +68,7 @@ class HttpWorker:
     ) -> None:
         """Bind the ports and begin to load. Raises StartupError if a port is taken."""
         self._sockets = _listen(settings)
-        self._loading = _begin(load)
+        self._loading = ThreadPoolExecutor(1, "load").submit(load)
         self._gate = Gate(
             max_running=settings.worker_concurrency, max_request_bytes=settings.max_request_bytes
         )
@@ -167,20 +167,6 @@ def _leave(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def _begin(load: Callable[[], Loaded]) -> Future[Loaded]:
-    """Return what *load* gives in a thread of its own."""
-    loading: Future[Loaded] = Future()
-
-    def run() -> None:
-        try:
-            loading.set_result(load())
-        except BaseException as fault:  # noqa: BLE001  it is raised where the model is asked for
-            loading.set_exception(fault)
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return loading
 
 
 def _page(settings: Settings) -> Callable[[], Response] | None:
