@@ -98,4 +98,4 @@ def test_a_secret_that_is_not_looked_at(caplog, monkeypatch, env, mode, warns):
     monkeypatch.setattr(logging.getLogger("embedding"), "propagate", True)
     access(env, mode)
 
-    assert ["ALLOW_INSECURE_AUTH=1" in line for line in caplog.messages] == [True] * warns
+    assert any("ALLOW_INSECURE_AUTH=1" in line for line in caplog.messages) is warns
