@@ -1,4 +1,6 @@
-"""How many examples a property gets: Hypothesis' own 100, or those of a --hypothesis-profile.
+"""Signals and loggers as a fresh process has them, and how many examples a property gets.
+
+Hypothesis' own 100, or those of a --hypothesis-profile:
 
 signatures  32,000: four properties make 100,000 changes to what was signed, and some that change nothing
 strangers   5,000, for everything that a stranger may send
@@ -7,6 +9,10 @@ mutants     the same few every time, and no shrinking: that a test fails is all 
 
 from __future__ import annotations
 
+import logging
+import signal
+
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 
@@ -22,3 +28,15 @@ settings.register_profile(
     phases=(Phase.explicit, Phase.generate),
     **LONG,
 )
+
+# A run in the background ignores it, and so would what the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_loggers():
+    """Let pytest see the package's log again after a test that started a worker in this process."""
+    logger = logging.getLogger("embedding")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)

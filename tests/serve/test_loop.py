@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -334,7 +333,6 @@ def test_only_for_the_tested_sdk(monkeypatch, caplog, version, is_ours):
     """With any other version of the SDK its own loop runs, and the log says so."""
     its_own = rp_scale.JobScaler
     monkeypatch.setattr(rp_scale, "JobScaler", its_own)
-    monkeypatch.setattr(logging.getLogger("embedding"), "propagate", True)
     queue._install_loop(version)
 
     assert (rp_scale.JobScaler is loop.JobLoop) == is_ours
