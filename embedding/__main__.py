@@ -29,6 +29,13 @@ Write DIR/golden.json: the vectors that open_clip itself, in fp32, gives a known
 the weights in DIR. A worker compares its own with them before it takes jobs. `prepare` writes it too; this is
 for a folder that came from elsewhere, or whose weights changed."""
 
+DOWNLOAD = """\
+Fetch a model from the Hugging Face Hub and prepare it, below DIR, as NAME--TAG, where a worker with DIR among
+its MODEL_ROOTS serves it without a network. A folder that is there is checked and left as it is. What came
+before a download was cut off is kept in DIR/.download, and the next goes on from there; files are compared
+with the hub's checksums. Several workers may do this on one volume: one works, the others wait. HF_TOKEN
+opens gated models."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that *arguments* name; return the exit status."""
@@ -50,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_prepare(commands)
     _add_golden(commands)
+    _add_download(commands)
     _add_sign(commands)
     _add_serve(commands)
     return parser
@@ -125,6 +133,27 @@ def _golden(options: argparse.Namespace) -> None:
 
     write_golden(options.folder)
     print(f"golden vectors written into {options.folder}")
+
+
+def _add_download(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("download", help="put a model onto a volume", description=DOWNLOAD)
+    command.add_argument(
+        "--model", required=True, metavar="NAME", help="as open_clip names it, or hf-hub:organisation/name"
+    )
+    command.add_argument("--pretrained", default="", metavar="TAG", help="which weights; for hf-hub: none")
+    command.add_argument(
+        "--root", type=Path, metavar="DIR", help="the folder to put it into (the last of MODEL_ROOTS)"
+    )
+    command.add_argument("--json", action="store_true", help="tell how far it is, one JSON object a line")
+    command.set_defaults(run=_download)
+
+
+def _download(options: argparse.Namespace) -> int:
+    from embedding.operator.command import run  # noqa: PLC0415  (imports huggingface_hub)
+    from embedding.settings import Settings  # noqa: PLC0415
+
+    root = options.root or Path(Settings.from_env().model_roots[-1])
+    return run(options.model, options.pretrained, root, as_json=options.json)
 
 
 def _add_sign(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

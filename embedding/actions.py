@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from embedding.contract import openai
+from embedding.contract.operator import OperatorRequest
 from embedding.contract.requests import (
     BatchRequest,
     EmbedRequest,
     HealthRequest,
     Item,
     Rejected,
-    Request,
     parse,
 )
 from embedding.contract.responses import (
@@ -32,7 +32,8 @@ from embedding.contract.responses import (
     results_json,
 )
 from embedding.contract.signatures import covers_job
-from embedding.errors import InternalError, ModelMismatch, Overloaded, WorkerError
+from embedding.errors import AuthFailed, InternalError, ModelMismatch, Overloaded, WorkerError
+from embedding.operator.access import OFF, check_operator
 from embedding.pipeline import JobDownloads
 
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
     from embedding.contract.canonical import Signable
     from embedding.contract.signatures import Verifier
+    from embedding.operator.downloads import Report
+    from embedding.operator.operator import Operator
     from embedding.pipeline import Authorize, Pipeline
     from embedding.self_test import SelfTest
 
@@ -77,11 +80,12 @@ class Actions:
         verifier: Verifier | None,
         self_test: SelfTest,
         about: dict[str, Any],
+        operator: Operator | None = None,
     ) -> None:
         """Keep what the actions need.
 
         *verifier* None accepts every job unsigned; *self_test* is what `health` runs when asked to, and
-        *about* what it tells beside counters.
+        *about* what it tells beside counters. Without *operator* there are no operator's actions.
         """
         self.watch: Callable[[Sequence[Item | Rejected], Sequence[Embedded | Rejected]], None] = _tell_nobody
         self.served = served
@@ -90,6 +94,7 @@ class Actions:
         self._verifier = verifier
         self._self_test = self_test
         self._about = about
+        self._operator = operator
         self._started_s = time.monotonic()
         self._counters = {"jobs": 0, "items": 0, "item_errors": 0}
 
@@ -100,23 +105,42 @@ class Actions:
         action: str | None = None,
         job_id: str | None = None,
         is_trusted: bool = False,
+        report: Report | None = None,
     ) -> Any:
         """Return the answer to *job_input*, plain JSON.
 
         *action* is what the transport knows it to be; *job_id* is the queue's, for redelivery; *is_trusted*
-        says that the transport vouches for the caller, who then need not sign. Raises the WorkerError that
-        the whole job deserves.
+        says that the transport vouches for the caller, who then need not sign; *report* is awaited with how
+        far a long action is. Raises the WorkerError that the whole job deserves.
         """
         self._counters["jobs"] += 1
         caller = _Caller(job_id, is_trusted)
         if action is None and openai.is_passthrough(job_input):
             return await self._openai(job_input, caller)
         request = parse(job_input, action=action, max_batch_size=self._limits.max_batch_size)
+        if isinstance(request, OperatorRequest):
+            return await self._operate(request, job_input, caller, report)
         authorize = await self._authorizer(request, job_input, caller)
         self._check_model(request.model)
         if isinstance(request, HealthRequest):
             return await self._health(request)
         return await self._embed(request, authorize)
+
+    async def _operate(
+        self, request: OperatorRequest, job_input: dict[str, Any], caller: _Caller, report: Report | None
+    ) -> dict[str, Any]:
+        """Do what an operator asks for, where the caller is one."""
+        if self._operator is None:
+            raise AuthFailed(OFF)
+        await check_operator(
+            self._verifier,
+            job_input,
+            job_id=caller.job_id,
+            is_trusted=caller.is_trusted,
+            is_allowed=self._operator.terms.is_allowed,
+        )
+        self._check_model(request.model)
+        return await self._operator.run(request, report)
 
     async def _health(self, request: HealthRequest) -> dict[str, Any]:
         """Return how the worker is, after a real forward where *request* asks for one."""
@@ -179,7 +203,9 @@ class Actions:
         if model is not None and model not in names:
             raise ModelMismatch(f"model: this worker serves {served.model}; ask for that or leave model out")
 
-    async def _authorizer(self, request: Request, job_input: dict[str, Any], caller: _Caller) -> Authorize:
+    async def _authorizer(
+        self, request: EmbedRequest | HealthRequest, job_input: dict[str, Any], caller: _Caller
+    ) -> Authorize:
         """Judge a signature that covers the whole job now; return what judges each item's own.
 
         The former takes up to a second for a job of many megabytes, so a thread does it.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -63,6 +63,7 @@ class Settings(BaseModel):
     hmac_secret: SecretStr | None = Field(default=None, alias="EMBEDDING_HMAC_SECRET")
     worker_token: SecretStr | None = Field(default=None, alias="WORKER_TOKEN")
     allow_insecure_auth: bool = Field(default=False, alias="ALLOW_INSECURE_AUTH")
+    allow_operator_actions: bool = Field(default=False, alias="ALLOW_OPERATOR_ACTIONS")
     auth_window_s: int = Field(default=2 * MINUTE_S, ge=1, le=60 * MINUTE_S, alias="AUTH_TIME_WINDOW_SECONDS")
     auth_min_version: int = Field(default=1, ge=1, le=3, alias="AUTH_MIN_VERSION")
 
@@ -83,6 +84,9 @@ class Settings(BaseModel):
     download_concurrency: int = Field(default=32, ge=1, le=1024, alias="DOWNLOAD_CONCURRENCY")
     allow_http: bool = Field(default=False, alias="ALLOW_HTTP_URLS")
     allowed_domains: CommaList = Field(default=(), alias="ALLOWED_IMAGE_DOMAINS")
+
+    # What operators may look at.
+    list_files_roots: CommaList = Field(default=("/runpod-volume", "/models"), alias="LIST_FILES_ROOTS")
 
     # The smoke test's picture, if not the bundled one.
     smoke_test_image_url: str | None = Field(default=None, alias="SMOKE_TEST_IMAGE_URL")
@@ -119,6 +123,18 @@ class Settings(BaseModel):
             lines = "; ".join(f"{error['loc'][0]}: {error['msg']}" for error in fault.errors())
             msg = f"the environment is not valid: {lines}"
             raise StartupError(msg) from None
+
+
+def environment_of_children(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return *environ* without this worker's secrets, and without what the platform tells it alone."""
+    secrets = {
+        field.alias for field in Settings.model_fields.values() if SecretStr in get_args(field.annotation)
+    }
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in secrets and not name.startswith("RUNPOD_")
+    }
 
 
 def export_log_level(level: str) -> None:

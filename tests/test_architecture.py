@@ -25,6 +25,7 @@ MAX_HANDLER_LINES = 40
 LAYERS = {
     "serve": {
         "actions",
+        "operator",
         "cached_pipeline",
         "pipeline",
         "self_test",
@@ -34,7 +35,8 @@ LAYERS = {
         "settings",
         "errors",
     },
-    "actions": {"pipeline", "self_test", "contract", "errors"},
+    "actions": {"pipeline", "self_test", "operator", "contract", "errors"},
+    "operator": {"model", "contract", "errors"},
     "cached_pipeline": {"pipeline", "cache", "intake", "model", "contract"},
     "pipeline": {"intake", "model", "contract", "errors"},
     "self_test": {"model", "errors"},

@@ -27,7 +27,7 @@ BOUNDS = {
     ),
     "contract.canonical.MAX_DEPTH": (32, "contract/test_signature_limits.py::test_the_depth_is_bounded"),
     "contract.keys.MIN_SECRET_BYTES": (32, "contract/test_keys.py::test_a_secret_has_32_bytes_or_more"),
-    "contract.requests.MAX_REQUEST_ID_CHARS": (128, "contract/test_request_limits.py::test_at_most"),
+    "contract.fields.MAX_REQUEST_ID_CHARS": (128, "contract/test_request_limits.py::test_at_most"),
     "contract.requests.MAX_URL_CHARS": (2048, "contract/test_request_limits.py::test_at_most"),
     "contract.requests.MAX_TEXT_CHARS": (100_000, "contract/test_request_limits.py::test_at_most"),
     "contract.requests.MAX_FIELDS": (64, "contract/test_request_limits.py::test_fields"),

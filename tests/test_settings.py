@@ -56,6 +56,7 @@ DEFAULTS = {
     "allow_demo_model": False,
     "model_roots": ("/models", "/runpod-volume/models"),
     "allow_insecure_auth": False,
+    "allow_operator_actions": False,
     "auth_window_s": 120,
     "auth_min_version": 1,
     "max_batch_size": 64,
@@ -70,6 +71,7 @@ DEFAULTS = {
     "download_concurrency": 32,
     "allow_http": False,
     "allowed_domains": (),
+    "list_files_roots": ("/runpod-volume", "/models"),
     "realtime_port": 0,
     "log_level": "INFO",
 }

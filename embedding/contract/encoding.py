@@ -18,7 +18,7 @@ from embedding.errors import InvalidInput
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from embedding.contract.requests import EmbedDtype, EncodingFormat
+    from embedding.contract.fields import EmbedDtype, EncodingFormat
 
 MAX_FLOAT_CHARS: Final = 25  # "-1.2345678901234567e-300, " is the longest a float32 prints as float64
 DTYPES: Final = {"float32": "<f4", "float16": "<f2"}

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from embedding.contract.requests import MAX_FIELDS, BatchRequest, EncodingFormat, explain
+from embedding.contract.fields import EncodingFormat
+from embedding.contract.requests import MAX_FIELDS, BatchRequest, explain
 from embedding.errors import BatchTooLarge, InvalidInput
 
 

@@ -14,30 +14,29 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from embedding.contract.fields import AnyRequest, RequestId, Strict
+from embedding.contract.operator import (
+    DownloadModelsRequest,
+    GpuInfoRequest,
+    ListFilesRequest,
+    OperatorRequest,
+)
 from embedding.errors import BatchTooLarge, InvalidInput, WorkerError
 
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
-    from pydantic_core import CoreSchema
+    from pydantic_core import CoreSchema, ErrorDetails
 
-MAX_REQUEST_ID_CHARS = 128
 MAX_URL_CHARS = 2048
 MAX_TEXT_CHARS = 100_000  # CLIP reads 77 tokens; more than this is a mistake, and costs tokenizer time
 MAX_FIELDS = 64  # far more than there are; each unknown one costs time
 MAX_ERRORS_TOLD = 3
 MAX_FIELD_NAME_CHARS = 40
 
-RequestId = Annotated[str, Field(max_length=MAX_REQUEST_ID_CHARS)]
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 Url = Annotated[str, Field(min_length=1, max_length=MAX_URL_CHARS)]
-EncodingFormat = Literal["float", "base64"]
-EmbedDtype = Literal["float32", "float16"]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
 
 class _OneSource(BaseModel):
@@ -63,7 +62,7 @@ class _OneSource(BaseModel):
         return schema
 
 
-class Item(_Strict, _OneSource):
+class Item(Strict, _OneSource):
     """One thing to embed: exactly one of an image URL, an image in base64, or a text."""
 
     SOURCES = ("image_url", "image_base64", "text")
@@ -84,34 +83,7 @@ class Rejected:
     error: WorkerError
 
 
-_FLOAT16_NEEDS_BASE64 = {
-    "anyOf": [
-        {"properties": {"embed_dtype": {"const": "float32"}}},
-        {"properties": {"encoding_format": {"const": "base64"}}, "required": ["encoding_format"]},
-    ]
-}
-
-
-class _Request(_Strict):
-    """The fields that every action understands."""
-
-    model_config = ConfigDict(json_schema_extra=_FLOAT16_NEEDS_BASE64)  # type: ignore[typeddict-item]
-
-    request_id: RequestId | None = None
-    model: str | None = None
-    normalize: bool = True
-    encoding_format: EncodingFormat = "float"
-    embed_dtype: EmbedDtype = "float32"
-    auth: Any = None
-
-    @model_validator(mode="after")
-    def _float16_needs_base64(self) -> _Request:
-        if self.embed_dtype == "float16" and self.encoding_format != "base64":
-            raise PydanticCustomError("dtype", "embed_dtype 'float16' needs encoding_format 'base64'")
-        return self
-
-
-class ImageRequest(_Request, _OneSource):
+class ImageRequest(AnyRequest, _OneSource):
     """One image."""
 
     SOURCES = ("image_url", "image_base64")
@@ -130,7 +102,7 @@ class ImageRequest(_Request, _OneSource):
         return [Item(**{name: getattr(self, name) for name in fields})]
 
 
-class TextRequest(_Request, _OneSource):
+class TextRequest(AnyRequest, _OneSource):
     """One text, or a list of texts."""
 
     SOURCES = ("text", "texts")
@@ -156,7 +128,7 @@ class TextRequest(_Request, _OneSource):
         ]
 
 
-class BatchRequest(_Request):
+class BatchRequest(AnyRequest):
     """Images and texts, mixed freely."""
 
     action: Literal["batch"]
@@ -174,7 +146,7 @@ class BatchRequest(_Request):
         return [_item(item, shared) for item in self.items_]
 
 
-class HealthRequest(_Request):
+class HealthRequest(AnyRequest):
     """How the worker is; *check* has it embed the golden inputs."""
 
     action: Literal["health"]
@@ -184,20 +156,25 @@ class HealthRequest(_Request):
 _NO_TEXT = InvalidInput("text: input should be a valid string")
 
 EmbedRequest = ImageRequest | TextRequest | BatchRequest
-Request = EmbedRequest | HealthRequest
-ACTIONS = ("image", "text", "batch", "health")
+Request = EmbedRequest | HealthRequest | OperatorRequest
+ACTIONS = ("image", "text", "batch", "health", "gpu_info", "list_files", "download_models")
 SOURCES = ("image_url", "image_base64", "text", "texts", "items")
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="action")])
 _ITEM = TypeAdapter(Item)
 _REQUEST_ID: TypeAdapter[str] = TypeAdapter(RequestId, config=ConfigDict(strict=True))
-_KNOWN_FIELDS = sorted(
-    {
-        field.alias or name
-        for model in (Item, ImageRequest, TextRequest, BatchRequest, HealthRequest)
-        for name, field in model.model_fields.items()
-    }
-)
+
+
+def _fields_of(*models: type[BaseModel]) -> list[str]:
+    return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
+
+
+_KNOWN_FIELDS = _fields_of(Item, ImageRequest, TextRequest, BatchRequest, HealthRequest)
+_OPERATORS_FIELDS = {
+    "gpu_info": _fields_of(GpuInfoRequest),
+    "list_files": _fields_of(ListFilesRequest),
+    "download_models": _fields_of(DownloadModelsRequest),
+}
 
 
 def parse(job_input: Any, *, max_batch_size: int, action: str | None = None) -> Request:
@@ -229,6 +206,8 @@ def infer_action(job_input: dict[Any, Any]) -> str:
         return "batch"
     if "text" in job_input or "texts" in job_input:
         return "text"
+    if "test" in job_input:
+        return "gpu_info"
     for name in job_input:
         if close := difflib.get_close_matches(printable(str(name)), SOURCES, n=1):
             raise InvalidInput(f"{printable(name)} is not a field of any action; did you mean {close[0]}?")
@@ -268,15 +247,14 @@ def explain(fault: ValidationError, *, tagged: bool = False) -> str:
     *tagged* says that each location begins with the action that the union chose.
     """
     errors = fault.errors()
-    told = [
-        _explain_one(error["type"], error["loc"][tagged:], error["msg"]) for error in errors[:MAX_ERRORS_TOLD]
-    ]
+    told = [_explain_one(error, tagged=tagged) for error in errors[:MAX_ERRORS_TOLD]]
     if len(errors) > MAX_ERRORS_TOLD:
         told.append(f"and {len(errors) - MAX_ERRORS_TOLD} more faults")
     return "; ".join(told)
 
 
-def _explain_one(kind: str, location: tuple[int | str, ...], message: str) -> str:
+def _explain_one(error: ErrorDetails, *, tagged: bool) -> str:
+    kind, location, message = error["type"], error["loc"][tagged:], error["msg"]
     if kind == "union_tag_invalid":
         return f"action must be one of {', '.join(ACTIONS)}"
     if kind == "model_type":
@@ -287,7 +265,8 @@ def _explain_one(kind: str, location: tuple[int | str, ...], message: str) -> st
     name = printable(str(location[0]))
     if kind != "extra_forbidden":
         return f"{name}: {plain}"
-    close = difflib.get_close_matches(name, _KNOWN_FIELDS, n=1)
+    known = _OPERATORS_FIELDS.get(str(error["loc"][0]), _KNOWN_FIELDS) if tagged else _KNOWN_FIELDS
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close and close[0] != name else ""
     return f"{name} is not a field of this action{hint}"
 

@@ -31,9 +31,14 @@ _ALIAS = "_open_clip_without_init"
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """One entry of open_clip's list. *repo* is empty where the hub has none in open_clip's format."""
+    """One entry of open_clip's list.
+
+    *repo* is empty where the hub has none in open_clip's format; *place* is the repository that holds the
+    weights in any, and the file there, which is empty for the usual one.
+    """
 
     repo: str
+    place: tuple[str, str]
     quick_gelu: bool
     preprocess_cfg: dict[str, Any]
 
@@ -72,6 +77,7 @@ def find_tag(model_name: str, pretrained: str) -> Tag:
     repo, _, filename = entry.get("hf_hub", "").rpartition("/")
     return Tag(
         repo="" if filename else repo,
+        place=(repo, filename),
         quick_gelu=bool(entry.get("quick_gelu", False)),
         preprocess_cfg={key: entry[key] for key in TAG_PREPROCESS if key in entry},
     )

@@ -39,8 +39,9 @@ DEMO_PATH = Path(__file__).parent / "demo"
 MODEL_ROOTS = (Path("/models"), Path("/runpod-volume/models"))
 RUNPOD_CACHE = Path("/runpod-volume/huggingface-cache/hub")
 
-_SMALL_FILES = (CONFIG_NAME, "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model")
+SMALL_FILES = (CONFIG_NAME, "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model")
 _PICKLED_WEIGHTS = "open_clip_pytorch_model.bin"
+CHECKPOINT_NAMES = (WEIGHTS_NAME, _PICKLED_WEIGHTS)  # of the hub's repositories, in open_clip's order
 _WITHOUT_NETWORK = "try again, cache the model on the endpoint, or set MODEL_PATH to a prepared folder"
 
 
@@ -192,7 +193,7 @@ def _download(repo: str, source: ModelSource) -> Path:
 def _fetch(repo: str) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
-    path = Path(snapshot_download(repo, allow_patterns=[*_SMALL_FILES, WEIGHTS_NAME]))
+    path = Path(snapshot_download(repo, allow_patterns=[*SMALL_FILES, WEIGHTS_NAME]))
     if not (path / CONFIG_NAME).exists():
         snapshot_download(repo, allow_patterns=["config.json"])
     elif not (path / WEIGHTS_NAME).exists():

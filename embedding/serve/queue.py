@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from embedding.contract.requests import request_id_of
 from embedding.contract.responses import failure_json
 from embedding.errors import InternalError, WorkerError
-from embedding.serve import logs
+from embedding.serve import logs, progress
 from embedding.serve.sdk import SDK_VERSION, import_sdk
 
 
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def make_handler(actions: Actions) -> Handler:
+def make_handler(actions: Actions, *, reports_progress: bool = False) -> Handler:
     """Return the function that answers one job, `{"id": …, "input": {…}}`.
 
+    *reports_progress* says that there is a platform to be told how far a long job is.
     It never raises, but for the cancellation that the SDK sends when a caller cancels the job.
     """
 
@@ -40,7 +41,8 @@ def make_handler(actions: Actions) -> Handler:
         job_input, job_id = job.get("input"), job.get("id")
         logs.job_id.set(job_id)
         try:
-            answer = await actions.run(job_input, job_id=job_id)
+            report = progress.reporter(job) if reports_progress else None
+            answer = await actions.run(job_input, job_id=job_id, report=report)
         except WorkerError as error:
             log.info("%s: %s", error.code, error.message)
             answer = failure_json(error, request_id_of(job_input))

@@ -21,7 +21,7 @@ from embedding.serve.access import Access
 from embedding.serve.loading import Loading
 from embedding.serve.mode import Mode, check_test_input, choose
 from embedding.serve.sdk import import_sdk
-from embedding.settings import Settings, export_log_level, unknown_variables
+from embedding.settings import Settings, environment_of_children, export_log_level, unknown_variables
 
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from embedding.intake.fetch import Fetcher
     from embedding.model.embedder import EmbeddingModel
     from embedding.model.engine import Engine
+    from embedding.operator.operator import Operator
     from embedding.pipeline import Pipeline
     from embedding.serve.http.server import HttpWorker
 
@@ -105,10 +106,12 @@ def _start(settings: Settings, arguments: Sequence[str]) -> Worker | HttpWorker:
     with phases.phase("other imports meanwhile"):
         _import_the_rest(settings, chosen)
         fetcher = _fetcher(settings)
-    actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), access)
+    operator = _operator(settings)
+    actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), access, operator)
     _report(chosen, loading, access, phases)
     _let_the_collector_rest()
-    return Worker(settings, chosen, loading.engine, loading.golden, actions, queue.make_handler(actions))
+    handler = queue.make_handler(actions, reports_progress=chosen is Mode.QUEUE)
+    return Worker(settings, chosen, loading.engine, loading.golden, actions, handler)
 
 
 def _start_http(settings: Settings, access: Access, phases: diagnostics.Phases) -> HttpWorker:
@@ -182,7 +185,23 @@ def _pipeline(settings: Settings, engine: Engine[EmbeddingModel], fetcher: Fetch
     return CachedPipeline(engine, fetcher, limits, max_bytes=settings.cache_max_bytes)
 
 
-def _actions(settings: Settings, pipeline: Pipeline, access: Access) -> Actions:
+def _operator(settings: Settings) -> Operator:
+    from embedding.operator.operator import Operator, OperatorTerms  # noqa: PLC0415
+
+    named = settings.clip_model_name
+    terms = OperatorTerms(
+        is_allowed=settings.allow_operator_actions,
+        list_roots=settings.list_files_roots,
+        model_roots=settings.model_roots,
+        served=None if named is None else (named, settings.clip_pretrained or ""),
+        environment=environment_of_children(),
+    )
+    return Operator(terms)
+
+
+def _actions(
+    settings: Settings, pipeline: Pipeline, access: Access, operator: Operator | None = None
+) -> Actions:
     from embedding.actions import Actions, JobLimits  # noqa: PLC0415  imports numpy and Pillow
     from embedding.contract.responses import Served  # noqa: PLC0415
     from embedding.model.golden import bound_of, golden_vectors  # noqa: PLC0415
@@ -205,4 +224,12 @@ def _actions(settings: Settings, pipeline: Pipeline, access: Access) -> Actions:
     }
     limits = JobLimits(settings.max_batch_size, settings.max_response_bytes, settings.job_timeout_s)
     self_test = SelfTest(pipeline.engine, golden_vectors(model), bound=bound_of(identity.precision))
-    return Actions(pipeline, served, limits, verifier=access.verifier, self_test=self_test, about=about)
+    return Actions(
+        pipeline,
+        served,
+        limits,
+        verifier=access.verifier,
+        self_test=self_test,
+        about=about,
+        operator=operator,
+    )

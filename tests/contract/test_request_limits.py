@@ -248,7 +248,7 @@ def test_choices_can_be_named():
     """Each choice is taken by its name, and the compact type with base64."""
     assert told({"text": "x", "encoding_format": "float", "embed_dtype": "float32"}) is None
     assert told({"text": "x", "encoding_format": "base64", "embed_dtype": "float16"}) is None
-    assert told({"action": "x"}) == "action must be one of image, text, batch, health"
+    assert told({"action": "x"}) == ACTIONS_TOLD
     assert told({}) == (
         "input names nothing to embed: give one of image_url, image_base64, text, texts, items"
     )

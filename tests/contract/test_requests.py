@@ -58,8 +58,8 @@ class TestMessages:
             ([], "the input must be a JSON object"),
             ({}, "input names nothing to embed: give one of image_url, image_base64, text, texts, items"),
             ({"txt": "a red circle"}, "txt is not a field of any action; did you mean text?"),
-            ({"action": "embed"}, "action must be one of image, text, batch, health"),
-            ({"action": 3, "text": "x"}, "action must be one of image, text, batch, health"),
+            ({"action": "embed"}, ACTIONS_TOLD),
+            ({"action": 3, "text": "x"}, ACTIONS_TOLD),
             (
                 {"text": "x", "normalise": True},
                 "normalise is not a field of this action; did you mean normalize?",

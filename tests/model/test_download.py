@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub.constants
 import pytest
@@ -14,82 +11,19 @@ from embedding.errors import StartupError
 from embedding.model.folder import CONFIG_NAME, WEIGHTS_NAME
 from embedding.model.weights import ModelSource, find_weights
 from tests.model.folders import TINY
+from tests.model.hub import running_hub, use_hub
 
 
-COMMIT = "c0ffee" + "0" * 34
 CONFIG = json.dumps({"model_cfg": TINY}).encode()
-
-
-class Hub(ThreadingHTTPServer):
-    """A Hugging Face Hub of one repository, `org/name`, that holds *files* or refuses everything."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.files: dict[str, bytes] = {}
-        self.refusal: tuple[int, dict[str, str]] | None = None
-        self.fetched: list[str] = []
-
-
-class Answer(BaseHTTPRequestHandler):
-    """Answers the four requests of a download: the revision, its tree, a file's head and its content."""
-
-    server: Hub
-
-    def do_HEAD(self) -> None:
-        """Answer as for GET, without the content."""
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        """Answer from the hub's files."""
-        files = self.server.files
-        name = self.path.rpartition(f"/org/name/resolve/{COMMIT}/")[2]
-        if self.server.refusal:
-            self._answer(self.server.refusal[0], b"", **self.server.refusal[1])
-        elif self.path.startswith("/api/models/org/name/tree/"):
-            tree = [
-                {"type": "file", "path": name, "size": len(content), "oid": _digest(content)}
-                for name, content in files.items()
-            ]
-            self._answer(200, json.dumps(tree).encode())
-        elif self.path.startswith("/api/models/org/name"):
-            revision = {"id": "org/name", "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
-            self._answer(200, json.dumps(revision).encode())
-        elif name in files:
-            self._answer(200, files[name], ETag=_digest(files[name]), **{"X-Repo-Commit": COMMIT})
-            if self.command == "GET":
-                self.server.fetched.append(name)
-        else:
-            self._answer(404, b"")
-
-    def _answer(self, status: int, content: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A running hub that huggingface_hub is told to use, with an empty cache."""
-    server = Hub()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    constants = huggingface_hub.constants
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    yield server
-    server.shutdown()
-    server.server_close()
+    with running_hub() as server:
+        use_hub(server, monkeypatch)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        yield server
 
 
 def find(name="hf-hub:org/name"):
@@ -215,7 +149,3 @@ def test_full_disk(hub, tmp_path):
 
     with pytest.raises(StartupError, match=r"^downloading org/name failed \(.+\); check disk space"):
         find()
-
-
-def _digest(content):
-    return hashlib.sha256(content).hexdigest()

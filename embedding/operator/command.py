@@ -1,0 +1,122 @@
+"""`python -m embedding download`: what it prints for people, and as one JSON object a line for the worker.
+
+    {"event": "progress", "phase": "waiting|verifying|downloading|preparing", "done_bytes", "total_bytes"}
+    {"event": "done", "status": "downloaded|present", "folder", "size_bytes", "fetched_bytes", …}
+    {"event": "failed", "code", "message", "retryable"}
+
+The last line is `done` or `failed`. Messages hold no path, since a caller of the worker reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from embedding.contract.operator import ModelName
+from embedding.errors import DownloadError, InvalidInput, StartupError, WorkerError
+from embedding.operator.download import Download
+
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embedding.operator.download import Outcome
+
+TELL_S: Final = 0.5
+_MEGABYTE: Final = 1_000_000
+
+
+def run(model: str, pretrained: str, root: Path, *, as_json: bool) -> int:
+    """Download *model* to the folder *root*; return the exit status.
+
+    SIGTERM ends it as Ctrl-C does. Raises StartupError for a fault, unless it is told *as_json*.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    lines = _Lines() if as_json else _Words()
+    if as_json:
+        sys.stdout = sys.stderr  # what libraries print is for the log
+    else:
+        logging.getLogger("embedding").setLevel(logging.INFO)
+    try:
+        lines.done(_download(model, pretrained, root.absolute(), lines))
+    except WorkerError as fault:
+        if fault.__cause__:
+            logging.getLogger("embedding").warning("%s: %s", type(fault.__cause__).__name__, fault.__cause__)
+        lines.failed(fault)
+        return 1
+    return 0
+
+
+def _download(model: str, pretrained: str, root: Path, lines: _Words) -> Outcome:
+    try:
+        name = ModelName(model=model, pretrained=pretrained)
+        return Download(name.model, name.pretrained, root, lines.progress).run()
+    except ValidationError as fault:
+        raise InvalidInput(f"--model {fault.errors()[0]['msg']}") from None
+    except StartupError as fault:  # a name or tag that open_clip does not know
+        raise InvalidInput(str(fault)) from None
+
+
+class _Words:
+    """Tell people. The bar is huggingface_hub's own."""
+
+    def __init__(self) -> None:
+        self._phase, self._told_s = "", 0.0
+
+    def progress(self, phase: str, done_bytes: int, total_bytes: int) -> None:
+        """Tell of each phase as it begins, and how far it is twice a second."""
+        now_s = time.monotonic()
+        if phase != self._phase or now_s - self._told_s >= TELL_S:
+            self.tell(phase, done_bytes, total_bytes, is_new=phase != self._phase)
+            self._phase, self._told_s = phase, now_s
+
+    def tell(self, phase: str, done_bytes: int, total_bytes: int, *, is_new: bool) -> None:
+        """Print the phase that begins."""
+        if is_new:
+            amount = (
+                f", {done_bytes / _MEGABYTE:.0f} of {total_bytes / _MEGABYTE:.0f} MB" if total_bytes else ""
+            )
+            print(f"{phase}{amount}", flush=True)
+
+    def done(self, outcome: Outcome) -> None:
+        """Print what became of it."""
+        print(
+            f"{outcome.folder} is {outcome.status}: {outcome.size_bytes / _MEGABYTE:.0f} MB; "
+            f"{outcome.fetched_bytes / _MEGABYTE:.0f} MB came now"
+        )
+
+    def failed(self, fault: WorkerError) -> None:
+        """Let the command line print the fault as its own."""
+        raise StartupError(fault.message)
+
+
+class _Lines(_Words):
+    """Tell the worker, which reads a pipe; if it is gone, the pipe is broken, and this process ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._out = sys.stdout
+
+    def tell(self, phase: str, done_bytes: int, total_bytes: int, *, is_new: bool) -> None:  # noqa: ARG002
+        """Write how far the phase is."""
+        self._write(event="progress", phase=phase, done_bytes=done_bytes, total_bytes=total_bytes)
+
+    def done(self, outcome: Outcome) -> None:
+        """Write what became of it."""
+        self._write(event="done", **asdict(outcome))
+
+    def failed(self, fault: WorkerError) -> None:
+        """Write what went wrong."""
+        code = fault.code if isinstance(fault, DownloadError | InvalidInput) else DownloadError.code
+        self._write(event="failed", code=code, message=fault.message, retryable=fault.retryable)
+
+    def _write(self, **line: Any) -> None:
+        print(json.dumps(line), file=self._out, flush=True)
