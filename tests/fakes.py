@@ -89,7 +89,9 @@ def png_base64(colour=(255, 0, 0)):
     return base64.b64encode(png(colour)).decode()
 
 
-def fake_actions(*, model=None, downloads=None, verifier=None, expected=None, cache_max_bytes=0, **limits):
+def fake_actions(
+    *, model=None, downloads=None, verifier=None, expected=None, cache_max_bytes=0, operator=None, **limits
+):
     """Return actions over a fake model; *limits* are JobLimits', *expected* the self-test's."""
     fake = model or FakeModel()
     kind = partial(CachedPipeline, max_bytes=cache_max_bytes) if cache_max_bytes else Pipeline
@@ -108,4 +110,5 @@ def fake_actions(*, model=None, downloads=None, verifier=None, expected=None, ca
         verifier=verifier,
         self_test=self_test,
         about={"precision": "fp32"},
+        operator=operator,
     )

@@ -79,7 +79,7 @@ def faults(job, *bodies, takes=1, status=Status.COMPLETED, seen=None, codes=None
         for number, (body, code) in enumerate(zip(bodies, codes, strict=True), 1)
     )
     seen = seen or (bodies[0] if bodies else {})
-    record = JobRecord("id", status, 0.0, 1.0, 0, (Take("w", 0.0),) * takes, results, (), (), ())
+    record = JobRecord("id", status, 0.0, 1.0, 0, (Take("w", 0.0),) * takes, results, (), (), (), ())
     result = JobResult("id", status, seen.get("output"), seen.get("error"), 0.0, 0.0)
     return Judge(VECTORS, lost_at_s or {}, (SECRET,)).faults(job, record, result)
 

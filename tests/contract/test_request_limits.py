@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from embedding.contract.openai import parse_embeddings
 from embedding.contract.requests import (
+    ACTIONS,
     BatchRequest,
     HealthRequest,
     ImageRequest,
@@ -22,6 +23,7 @@ from embedding.errors import BatchTooLarge, InvalidInput
 
 URL = "https://a.org/"
 MAX_BATCH = 4
+ACTIONS_TOLD = f"action must be one of {', '.join(ACTIONS)}"
 
 
 def characters(count: int) -> str:

@@ -13,6 +13,7 @@ from embedding.contract.requests import Item, Rejected, parse, request_id_of
 from embedding.errors import BatchTooLarge, InvalidInput, WorkerError
 
 
+ACTIONS_TOLD = "action must be one of image, text, batch, health, gpu_info, list_files, download_models"
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
@@ -220,7 +221,7 @@ class TestProperties:
         except WorkerError as error:
             json.dumps(error.as_item(), ensure_ascii=False).encode()
         else:
-            for item in request.items() if request.action != "health" else []:
+            for item in request.items() if hasattr(request, "items") else []:
                 assert isinstance(item, Item | Rejected)
 
     @given(request_id=JSON)

@@ -81,7 +81,8 @@ class JobRecord:
     """A job's whole history.
 
     `results` are the job-done requests that were taken, the updates of progress apart;
-    `refused` are all others.
+    `refused` are all others. `late_progress` came after the job had ended: on the platform such an update
+    turns a finished job back into one in progress.
     """
 
     id: str
@@ -93,6 +94,7 @@ class JobRecord:
     results: tuple[Posted, ...]
     refused: tuple[Posted, ...]
     progress: tuple[Any, ...]
+    late_progress: tuple[Any, ...]
     stream: tuple[Any, ...]
 
 
@@ -117,6 +119,7 @@ class Job:
     results: list[Posted] = field(default_factory=list)
     refused: list[Posted] = field(default_factory=list)
     progress: list[Any] = field(default_factory=list)
+    late_progress: list[Any] = field(default_factory=list)
     stream: list[Any] = field(default_factory=list)
     parcel: Parcel | None = None
     ttl_timer: asyncio.TimerHandle | None = None
@@ -147,6 +150,7 @@ class Job:
             results=tuple(self.results),
             refused=tuple(self.refused),
             progress=tuple(self.progress),
+            late_progress=tuple(self.late_progress),
             stream=tuple(self.stream),
         )
 

@@ -93,7 +93,7 @@ class WorkerRoutes:
 
     def _accept(self, job: Job, worker_id: str, body: dict[str, Any], *, http_status: int) -> None:
         if body.get("status") == "IN_PROGRESS":
-            job.progress.append(body.get("output"))
+            (job.late_progress if job.is_final else job.progress).append(body.get("output"))
             return
         job.results.append(Posted(worker_id, time.monotonic(), http_status, body))
         self._store.release(job, worker_id)

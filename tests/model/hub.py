@@ -31,6 +31,7 @@ class Hub(ThreadingHTTPServer):
     holds_at: an answer stops after so many bytes of a file, until `go_on` is set.
     altered: what is sent in a file's place, under its true checksum.
     claimed_bytes: the size that files are said to have.
+    knows_ranges: whether a file is sent from where it is asked for.
     """
 
     daemon_threads = True
@@ -47,6 +48,7 @@ class Hub(ThreadingHTTPServer):
         self.held = threading.Event()
         self.altered: dict[str, bytes] = {}
         self.claimed_bytes: int | None = None
+        self.knows_ranges = True
 
     @property
     def address(self) -> str:
@@ -99,7 +101,8 @@ class Answer(BaseHTTPRequestHandler):
     def _file(self, name: str) -> None:
         content = self.server.files[name]
         headers = {"ETag": f'"{digest_of(content)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        asked = self.headers.get("Range", "bytes=0-") if self.server.knows_ranges else "bytes=0-"
+        start = int(asked.removeprefix("bytes=").partition("-")[0])
         part = self.server.altered.get(name, content)[start:]
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"

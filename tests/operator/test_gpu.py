@@ -1,0 +1,75 @@
+"""`gpu_info` runs nvidia-smi, within bounds, and says so where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from embedding.contract.operator import GpuInfoRequest
+from embedding.errors import InvalidInput, Overloaded
+from embedding.operator.gpu import MAX_OUTPUT_BYTES, NO_GPU, gpu_info
+from embedding.operator.operator import Operator, OperatorTerms
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path):
+    """Return what writes an executable of that name and gives the environment that finds it."""
+
+    def write(script):
+        file = tmp_path / "nvidia-smi"
+        file.write_text(f"#!/bin/sh\n{script}\n")
+        file.chmod(0o755)
+        return {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    return write
+
+
+def test_its_text(nvidia_smi):
+    """What it prints is the answer, with the request's id."""
+    environment = nvidia_smi("echo 'NVIDIA H100'; printf '\\377'; echo warned >&2")
+    operator = Operator(OperatorTerms(True, (), (), None, environment))
+    request = _request(request_id="r")
+
+    assert asyncio.run(operator.run(request, None)) == {
+        "request_id": "r",
+        "gpu_info": "NVIDIA H100\n\\xffwarned\n",
+    }
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_length(nvidia_smi, more):
+    """It is cut at 64 KiB, and what follows is read, so that it can end."""
+    environment = nvidia_smi(f"head -c {MAX_OUTPUT_BYTES + more} /dev/zero | tr '\\0' x")
+
+    assert len(asyncio.run(gpu_info(environment))) == min(MAX_OUTPUT_BYTES + more, MAX_OUTPUT_BYTES)
+
+
+def test_none(tmp_path):
+    """A machine without it is said to have none."""
+    with pytest.raises(InvalidInput, match=NO_GPU):
+        asyncio.run(gpu_info({"PATH": str(tmp_path)}))
+
+
+def test_one_that_fails(nvidia_smi):
+    """So is one whose driver does not answer, without a word of what it printed."""
+    with pytest.raises(InvalidInput, match=f"{NO_GPU} that works: it ended with status 9"):
+        asyncio.run(gpu_info(nvidia_smi("echo secret; exit 9")))
+
+
+def test_one_that_hangs(nvidia_smi, tmp_path):
+    """It is killed when its time is over."""
+    environment = nvidia_smi(f"echo $$ > {tmp_path / 'pid'}; exec sleep 60")
+    started_s = time.monotonic()
+
+    with pytest.raises(Overloaded, match=r"nvidia-smi did not end within 0\.5 s"):
+        asyncio.run(gpu_info(environment, timeout_s=0.5))
+    assert time.monotonic() - started_s < 5
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def _request(**fields):
+    return GpuInfoRequest(action="gpu_info", **fields)
