@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from embedding.contract.canonical import Signable
 from embedding.contract.keys import Keyring
+from embedding.contract.requests import ACTIONS
 from embedding.contract.signatures import Verifier, sign_v2, sign_v3
 from embedding.errors import (
     AuthFailed,
@@ -269,9 +270,7 @@ class TestForeseenByNobody:
 
 
 class TestProperties:
-    @given(
-        job_input=JSON | st.dictionaries(FIELDS, JSON | st.sampled_from(["image", "text", "batch", "health"]))
-    )
+    @given(job_input=JSON | st.dictionaries(FIELDS, JSON | st.sampled_from(ACTIONS)))
     def test_any_json_is_answered_with_json(self, job_input):
         """The handler never raises, and what it returns is JSON that UTF-8 can carry."""
         answer = asyncio.run(HANDLER({"id": "any", "input": job_input}))

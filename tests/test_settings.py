@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from embedding.errors import StartupError
-from embedding.settings import Settings, unknown_variables
+from embedding.settings import Settings, environment_of_children, unknown_variables
 
 
 # For each variable the values at both ends of its range, and those just outside.
@@ -136,6 +136,18 @@ class TestSecrets:
             Settings.from_env({"MAX_BATCH_SIZE": "hunter2"})
 
         assert "hunter2" not in str(fault.value)
+
+    def test_children_get_none(self):
+        """What is started by the worker gets neither its secrets nor what the platform tells it alone."""
+        kept = {"PATH": "/bin", "HF_TOKEN": "hf", "HF_ENDPOINT": "http://x", "MAX_BATCH_SIZE": "8"}
+        secrets = {
+            "EMBEDDING_HMAC_SECRET": "s",
+            "WORKER_TOKEN": "t",
+            "RUNPOD_AI_API_KEY": "k",
+            "RUNPOD_X": "y",
+        }
+
+        assert environment_of_children(kept | secrets) == kept
 
 
 class TestSpelling:

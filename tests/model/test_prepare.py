@@ -238,9 +238,10 @@ def test_golden_command(tiny_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], ["prepare", "golden", "sign", "serve"]),
+        ([], ["prepare", "golden", "download", "sign", "serve"]),
         (["prepare"], [CONFIG_NAME, WEIGHTS_NAME, GOLDEN_NAME, "MODEL_PATH", "CLIP_PRECISION"]),
         (["golden"], [CONFIG_NAME, GOLDEN_NAME]),
+        (["download"], ["MODEL_ROOTS", "DIR/.download", "HF_TOKEN"]),
         (["sign"], ["EMBEDDING_HMAC_SECRET"]),
     ],
 )

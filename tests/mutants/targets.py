@@ -56,6 +56,13 @@ TARGETS = (
     Target("embedding/contract/tokens.py", ("tests/contract/test_tokens.py",)),
     Target("embedding/serve/access.py", ("tests/serve/test_access.py", "tests/serve/test_start.py")),
     Target("embedding/serve/http/gate.py", ("tests/serve/http/test_gate.py", "tests/test_bounds.py")),
+    Target("embedding/operator/access.py", ("tests/operator/test_access.py",)),
+    Target("embedding/operator/files.py", ("tests/operator/test_files.py",)),
+    Target("embedding/contract/operator.py", ("tests/contract/test_operator_requests.py",)),
+    Target(
+        "embedding/contract/fields.py",
+        ("tests/contract/test_request_limits.py", "tests/contract/test_request_schemas.py"),
+    ),
     Target("embedding/contract/encoding.py", ("tests/contract/test_encoding.py",)),
     Target(
         "embedding/contract/requests.py",

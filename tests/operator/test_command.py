@@ -1,0 +1,88 @@
+"""`python -m embedding download` from the command line: words for people, lines for the worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from embedding.model.folder import WEIGHTS_NAME
+from tests.model.hub import running_hub
+from tests.serve.conftest import ROOT
+
+
+@pytest.fixture
+def hub():
+    """A hub whose answers can be held."""
+    with running_hub() as hub:
+        hub.files = {"open_clip_config.json": b"{}", WEIGHTS_NAME: bytes(30_000_000)}
+        yield hub
+
+
+def start(hub, root, *arguments, **env):
+    """Start the command."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "embedding", "download", "--model=hf-hub:org/name", *arguments],
+        env={**os.environ, "HF_ENDPOINT": hub.address, "MODEL_ROOTS": f"/elsewhere,{root}", **env},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(hub, tmp_path, number):
+    """Ctrl-C and SIGTERM end it in one line; what came is kept, and nobody waits for it."""
+    hub.holds_at = 15_000_000
+    process = start(hub, tmp_path / "models", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    assert hub.held.wait(30)
+    process.send_signal(number)
+    out, told = process.communicate(timeout=30)
+
+    assert (process.returncode, told) == (130, "interrupted; nothing was left half-written\n")
+    assert out == "downloading, 0 of 30 MB\n"
+    assert sorted(path.name for path in (tmp_path / "models/.download").iterdir()) == ["org--name"]
+
+
+def test_fault(hub, tmp_path):
+    """What goes wrong is one line on stderr, and for the worker one on stdout; the cause goes to the log."""
+    hub.refusal = 404, {"X-Error-Code": "RepoNotFound"}
+    told = "org/name does not exist on the hub, or HF_TOKEN may not read it"
+    for_people = start(hub, tmp_path / "models")
+    for_worker = start(hub, tmp_path / "others", "--json")
+    _, error = for_people.communicate(timeout=30)
+    line, log = for_worker.communicate(timeout=30)
+
+    assert (for_people.returncode, error.splitlines()[-1]) == (1, f"error: {told}")
+    assert json.loads(line) == {
+        "event": "failed",
+        "code": "DOWNLOAD_ERROR",
+        "message": told,
+        "retryable": False,
+    }
+    assert "RepositoryNotFoundError: " in log
+
+
+def test_a_name_that_is_none(hub, tmp_path):
+    """What cannot be a name is refused before anything is made of it."""
+    process = start(hub, tmp_path / "models", "--pretrained=../x")
+    _, error = process.communicate(timeout=30)
+
+    assert process.returncode == 1
+    assert error.startswith("error: --model each must be NAME/TAG, hf-hub:organisation/name")
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_worker_is_gone(hub, tmp_path):
+    """A process whose worker was killed ends when it next has something to tell."""
+    process = start(hub, tmp_path / "models", "--json")
+    process.stdout.close()
+
+    assert process.wait(30) != 0
+    assert not (tmp_path / "models" / "org--name").exists()
+    process.stderr.close()
