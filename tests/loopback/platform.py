@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -24,6 +23,7 @@ from .caller_routes import CallerRoutes
 from .callers import Callers, Load, job_of_body
 from .faults import Fault, Faults
 from .jobs import Job, JobRecord, JobResult, Parcel, Ping, Status
+from .loop import running_loop
 from .store import JobStore
 from .wire import Terms, dump_json, new_job
 from .worker import Launch, Worker, worker_environment
@@ -73,7 +73,7 @@ class LoopbackRunPod:
     def __enter__(self) -> Self:
         with ExitStack() as opened:
             self._folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="loopback-")))
-            self._loop = opened.enter_context(_running_loop())
+            self._loop = opened.enter_context(running_loop("loopback"))
             listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
             self.base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/v2"
             runner = self._await(self._serve(listener))
@@ -285,16 +285,3 @@ class LoopbackRunPod:
         except KeyboardInterrupt:
             future.cancel()
             raise
-
-
-@contextmanager
-def _running_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="loopback", daemon=True)
-    thread.start()
-    try:
-        yield loop
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
