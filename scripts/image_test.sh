@@ -151,6 +151,7 @@ start() { # [VARIABLE=VALUE]... -- COMMAND...: in the image, with no network
   shift
   if [ "$ENGINE" = buildah ]; then
     # Its chroot isolation shares the host's network, so it gets a namespace of its own.
+    # shellcheck disable=SC2016  # the inner shell expands them
     unshare --net bash -c 'python3 -c "$0" && exec "$@"' "$LOOPBACK" \
       "${STORE[@]}" run --isolation chroot "${variables[@]}" "$CONTAINER" -- "$@"
   else
