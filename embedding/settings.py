@@ -95,6 +95,8 @@ class Settings(BaseModel):
     git_commit: str | None = Field(default=None, alias="WORKER_GIT_COMMIT")
     build_time: str | None = Field(default=None, alias="WORKER_BUILD_TIME")
     image_digest: str | None = Field(default=None, alias="IMAGE_DIGEST")
+    expected_commit: str | None = Field(default=None, alias="EXPECTED_WORKER_GIT_COMMIT")
+    expected_digest: str | None = Field(default=None, alias="EXPECTED_WORKER_IMAGE_DIGEST")
 
     # What the platform says of itself.
     job_source_url: str | None = Field(default=None, alias="RUNPOD_WEBHOOK_GET_JOB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from contextlib import contextmanager, suppress
@@ -9,6 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import embedding
+from embedding.contract.identity import compare, digest_of
 
 
 if TYPE_CHECKING:
@@ -16,8 +18,11 @@ if TYPE_CHECKING:
 
     from embedding.model.embedder import EmbeddingModel
     from embedding.serve.access import Access
+    from embedding.serve.loading import Loading
     from embedding.serve.mode import Mode
     from embedding.settings import Settings
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "open-clip-torch", "runpod", "pillow", "numpy")
 
@@ -54,14 +59,44 @@ def versions() -> dict[str, str]:
     return found
 
 
-def identity(settings: Settings) -> dict[str, str | None]:
-    """Return what this worker was built from, as far as the build and the deployment declare it."""
-    return {
+def identity(settings: Settings) -> dict[str, str | bool | None]:
+    """Return what this worker was built from, as far as the build and the deployment declare it.
+
+    Where something else may be expected, also whether that is so.
+    """
+    declared: dict[str, str | bool | None] = {
         "gitCommit": settings.git_commit,
         "buildTime": settings.build_time,
         "declaredImageDigest": settings.image_digest,
         "imageDigestSource": "env" if settings.image_digest else "none",
     }
+    commit, digest = settings.expected_commit, settings.expected_digest
+    if commit is None and digest is None:
+        return declared
+    return declared | compare(declared, expected_commit=commit, expected_digest=digest).as_json()
+
+
+def warn_of_identity(settings: Settings) -> None:
+    """Log one warning where this is not the worker that was expected, or declares what is no digest."""
+    told = identity(settings)
+    if told.get("identityMatches") is False:
+        log.warning("this is not the worker that was expected: %s", told["identityMismatchReason"])
+    elif settings.image_digest and digest_of(settings.image_digest) is None:
+        log.warning("IMAGE_DIGEST is not a digest: declare it as sha256: and 64 hexadecimal digits")
+
+
+def identity_row(settings: Settings) -> str:
+    """Return what the start's report says of it."""
+    told = identity(settings)
+    row = (
+        f"commit {told['gitCommit'] or 'unknown'}, built {told['buildTime'] or 'unknown'}, "
+        f"image digest {told['declaredImageDigest'] or 'not declared'}"
+    )
+    if "identityMatches" not in told:
+        return row
+    stands = {True: "as expected", False: "NOT as expected", None: "cannot be compared"}
+    reason = told["identityMismatchReason"]
+    return f"{row}: {stands[told['identityMatches']]}{f', {reason}' if reason else ''}"  # type: ignore[index]
 
 
 def about(settings: Settings, model: EmbeddingModel) -> dict[str, Any]:
@@ -86,12 +121,13 @@ def torch_device(gpu_device: int) -> str:
     return f"cuda:{gpu_device}" if torch.cuda.is_available() else "cpu"
 
 
-def report(mode: Mode, model: EmbeddingModel, *, cpu_threads: int, access: Access, phases: Phases) -> str:
-    """Return the block of lines that a start prints."""
+def report(mode: Mode, loading: Loading, access: Access) -> str:
+    """Return the block of lines that a start prints, once the model is loaded."""
     import torch  # noqa: PLC0415
 
-    served, on_gpu = model.identity, torch.cuda.is_available()
-    where = torch.cuda.get_device_name(served.device) if on_gpu else f"{cpu_threads} threads"
+    model, on_gpu = loading.engine.loaded.result(), torch.cuda.is_available()
+    served = model.identity
+    where = torch.cuda.get_device_name(served.device) if on_gpu else f"{loading.cpu_threads} threads"
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
     rows: dict[str, Any] = {
         "mode": mode,
@@ -100,6 +136,7 @@ def report(mode: Mode, model: EmbeddingModel, *, cpu_threads: int, access: Acces
         "device": f"{served.device} ({where}), {served.precision}",
         "versions": f"{packages}, CUDA {torch.version.cuda if on_gpu else 'not in use'}",
         "access": f"by {' or '.join(access.ways())}" if not access.is_open else "open",
-        "start": phases,
+        "identity": identity_row(loading.settings),
+        "start": loading.phases,
     }
     return "\n".join(f"{name:<12} {value}" for name, value in rows.items())

@@ -33,7 +33,7 @@ class Loading:
 
     def __init__(self, settings: Settings, phases: Phases) -> None:
         """Find the weights, import torch, start the engine. Raises StartupError if there are no weights."""
-        self._settings, self._phases = settings, phases
+        self.settings, self.phases = settings, phases
         with phases.phase("find weights"):
             self._folder = find_weights(_source(settings))
             self._digest = start_digest(weights_file(self._folder.path))
@@ -50,8 +50,8 @@ class Loading:
     def _load(self) -> EmbeddingModel:
         from embedding.model.golden import load_checked  # noqa: PLC0415
 
-        with self._phases.phase(LOAD):
-            precision = self._settings.precision
+        with self.phases.phase(LOAD):
+            precision = self.settings.precision
             model, cosine = load_checked(
                 self._folder, device=self._device, precision=precision, digest=self._digest
             )

@@ -108,7 +108,7 @@ def _start(settings: Settings, arguments: Sequence[str]) -> Worker | HttpWorker:
         fetcher = _fetcher(settings)
     operator = _operator(settings)
     actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), access, operator)
-    _report(chosen, loading, access, phases)
+    _report(chosen, loading, access)
     _let_the_collector_rest()
     handler = queue.make_handler(actions, reports_progress=chosen is Mode.QUEUE)
     return Worker(settings, chosen, loading.engine, loading.golden, actions, handler)
@@ -119,7 +119,7 @@ def _start_http(settings: Settings, access: Access, phases: diagnostics.Phases) 
         loading = Loading(settings, phases)
         fetcher = _fetcher(settings)
         actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), access)
-        _report(Mode.HTTP, loading, access, phases)
+        _report(Mode.HTTP, loading, access)
         _let_the_collector_rest()
         return Loaded(actions, diagnostics.about(settings, loading.engine.loaded.result()))
 
@@ -129,10 +129,9 @@ def _start_http(settings: Settings, access: Access, phases: diagnostics.Phases) 
     return HttpWorker(settings, load, access)
 
 
-def _report(chosen: Mode, loading: Loading, access: Access, phases: diagnostics.Phases) -> None:
-    model, threads = loading.engine.loaded.result(), loading.cpu_threads
-    told = diagnostics.report(chosen, model, cpu_threads=threads, access=access, phases=phases)
-    print(told, *unknown_variables(), sep="\n", flush=True)
+def _report(chosen: Mode, loading: Loading, access: Access) -> None:
+    print(diagnostics.report(chosen, loading, access), *unknown_variables(), sep="\n", flush=True)
+    diagnostics.warn_of_identity(loading.settings)
 
 
 def _let_the_collector_rest() -> None:

@@ -164,7 +164,12 @@ def _embedding_list() -> Schema:
 
 def _states() -> dict[str, Schema]:
     names = ("gitCommit", "buildTime", "declaredImageDigest")
-    identity = _object({**dict.fromkeys(names, TEXT_OR_NULL), "imageDigestSource": {"enum": ["env", "none"]}})
+    match: dict[str, Schema] = {"identityMatches": {"type": ["boolean", "null"]}}
+    match["identityMismatchReason"] = TEXT_OR_NULL
+    source: Schema = {"enum": ["env", "none"]}
+    identity = _object(
+        {**dict.fromkeys(names, TEXT_OR_NULL), "imageDigestSource": source, **match}, optional=match
+    )
     about = {"version": TEXT, "gpu": FLAG, "gpuName": TEXT_OR_NULL, "cuda": TEXT_OR_NULL}
     about |= {"models": {"type": "array", "items": TEXT}, "identity": identity}
     doing: dict[str, Schema] = {"status": {"enum": list(State)}}

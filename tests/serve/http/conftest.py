@@ -9,10 +9,14 @@ from tests.serve.http.browser import chromium
 from tests.serve.http.process import OPEN, serving
 
 
+# What the service declares of its build, and what else was expected: it serves all the same.
+ANOTHER = {"WORKER_GIT_COMMIT": "a" * 40, "EXPECTED_WORKER_GIT_COMMIT": "b" * 40}
+
+
 @pytest.fixture(scope="session")
 def service():
-    """Return the service with the demo model, open to whoever reaches its port."""
-    with serving(OPEN) as service:
+    """Return the service with the demo model, open to whoever reaches its port, not the one expected."""
+    with serving(OPEN | ANOTHER) as service:
         yield service
 
 

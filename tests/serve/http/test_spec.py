@@ -88,6 +88,15 @@ class TestAnswers:
         """What asks for no body is answered as described."""
         schema[path.partition("?")[0]]["GET"].validate_response(client.get(path))
 
+    @pytest.mark.parametrize("path", ["/v1/ping", "/health"])
+    def test_another_worker_says_so(self, service, path):
+        """One that was not expected tells it in both places and warns once; it serves all the same."""
+        identity = service.client.get(path).json()["identity"]
+
+        assert identity["identityMatches"] is False
+        assert "aaaaaaaaaaaa, expected is bbbbbbbbbbbb" in identity["identityMismatchReason"]
+        assert service.log().count("not the worker that was expected") == 1
+
     @pytest.mark.parametrize("kind", ["raw", "form", "batch form"])
     def test_to_pictures_as_files(self, client, schema, kind):
         """Raw bytes and forms are answered as JSON is."""
