@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from embedding.errors import StartupError
 
@@ -91,6 +91,9 @@ class Settings(BaseModel):
     # The smoke test's picture, if not the bundled one.
     smoke_test_image_url: str | None = Field(default=None, alias="SMOKE_TEST_IMAGE_URL")
 
+    # Who started this worker: a program that reads its stdout?
+    worker_events: bool = Field(default=False, alias="WORKER_EVENTS")
+
     # Who this worker is.
     git_commit: str | None = Field(default=None, alias="WORKER_GIT_COMMIT")
     build_time: str | None = Field(default=None, alias="WORKER_BUILD_TIME")
@@ -137,6 +140,14 @@ def environment_of_children(environ: Mapping[str, str] = os.environ) -> dict[str
         for name, value in environ.items()
         if name not in secrets and not name.startswith("RUNPOD_")
     }
+
+
+def wants_events(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether WORKER_EVENTS is on; asked apart, so that a start that fails by another is told of."""
+    try:
+        return TypeAdapter(bool).validate_python(environ.get("WORKER_EVENTS", "").strip() or "0")
+    except ValidationError:
+        return False
 
 
 def export_log_level(level: str) -> None:

@@ -41,6 +41,7 @@ CHOICES = {
     "JOB_LOOP": ("job_loop", ["event", "sdk"], ["own", "SDK"]),
     "RUNPOD_SERVERLESS": ("serverless", ["0", "1", "true"], ["2", "maybe"]),
     "SERVE_PAGE": ("serve_page", ["0", "1", "true"], ["2", "maybe"]),
+    "WORKER_EVENTS": ("worker_events", ["0", "1", "true"], ["2", "maybe"]),
     "RUNPOD_LOG_LEVEL": (
         "log_level", ["NOTSET", "TRACE", "DEBUG", "INFO", "debug", "WARN", "ERROR"], ["LOUD", "WARNING"]
     ),
@@ -72,6 +73,7 @@ DEFAULTS = {
     "allow_http": False,
     "allowed_domains": (),
     "list_files_roots": ("/runpod-volume", "/models"),
+    "worker_events": False,
     "realtime_port": 0,
     "log_level": "INFO",
 }

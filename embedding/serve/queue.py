@@ -16,6 +16,7 @@ from embedding.contract.requests import request_id_of
 from embedding.contract.responses import failure_json
 from embedding.errors import InternalError, WorkerError
 from embedding.serve import logs, progress
+from embedding.serve.events import SILENT, Tell
 from embedding.serve.sdk import SDK_VERSION, import_sdk
 
 
@@ -30,14 +31,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def make_handler(actions: Actions, *, reports_progress: bool = False) -> Handler:
-    """Return the function that answers one job, `{"id": …, "input": {…}}`.
+def make_handler(actions: Actions, tell: Tell = SILENT, *, reports_progress: bool = False) -> Handler:
+    """Return the function that answers one job, `{"id": …, "input": {…}}`, and is counted by *tell*.
 
     *reports_progress* says that there is a platform to be told how far a long job is.
     It never raises, but for the cancellation that the SDK sends when a caller cancels the job.
     """
 
     async def handle(job: dict[str, Any]) -> Any:
+        with tell.job():
+            answer = await answer_to(job)
+            tell.answer(answer)
+            return answer
+
+    async def answer_to(job: dict[str, Any]) -> Any:
         job_input, job_id = job.get("input"), job.get("id")
         logs.job_id.set(job_id)
         try:

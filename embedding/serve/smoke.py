@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedding.errors import WorkerError
+from embedding.serve.events import SILENT, Tell
 
 
 if TYPE_CHECKING:
@@ -19,13 +20,22 @@ TEXTS = ("a red circle", "a blue square")  # the first is what the bundled pictu
 NORM_TOLERANCE = 1e-5
 
 
-async def smoke_test(actions: Actions, *, image_url: str | None, golden: str) -> bool:
+async def smoke_test(actions: Actions, *, image_url: str | None, golden: str, tell: Tell = SILENT) -> bool:
     """Run every check, print a line for each, and return whether all passed.
 
     *image_url* replaces the bundled picture, and then only the ranking is not checked. *golden* tells how
-    the model stood against its golden vectors when it was loaded; one that fails is never served.
+    the model stood against its golden vectors when it was loaded; one that fails is never served. *tell* is
+    told of the work and its lines.
     """
     report = _Report()
+    with tell.job():
+        await _check_all(report, actions, image_url, golden)
+        report.say(f"smoke test {'passed' if report.passed else 'FAILED'}")
+        tell.answer("\n".join(report.lines))
+    return report.passed
+
+
+async def _check_all(report: _Report, actions: Actions, image_url: str | None, golden: str) -> None:
     try:
         report.check(golden, passed=True)
         image = await actions.run(_picture_job(image_url))
@@ -36,8 +46,6 @@ async def smoke_test(actions: Actions, *, image_url: str | None, golden: str) ->
         report.ranking([_cosine(image, text) for text in texts], is_bundled=image_url is None)
     except WorkerError as error:
         report.check(f"{error.code}: {error.message}", passed=False)
-    print(f"smoke test {'passed' if report.passed else 'FAILED'}", flush=True)
-    return report.passed
 
 
 def bundled_picture() -> bytes:
@@ -50,9 +58,14 @@ class _Report:
 
     def __init__(self) -> None:
         self.passed = True
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+        self.lines.append(line)
 
     def check(self, line: str, *, passed: bool) -> None:
-        print(f"{'✓' if passed else '✗'} {line}", flush=True)
+        self.say(f"{'✓' if passed else '✗'} {line}")
         self.passed &= passed
 
     def vector(self, name: str, result: dict[str, Any]) -> None:
@@ -66,7 +79,7 @@ class _Report:
         if is_bundled:
             self.check(f"ranking of the picture: {told}", passed=cosines[0] > cosines[1])
         else:
-            print(f"- ranking not checked, the picture is not the bundled one: {told}", flush=True)
+            self.say(f"- ranking not checked, the picture is not the bundled one: {told}")
 
 
 def _picture_job(image_url: str | None) -> dict[str, str]:

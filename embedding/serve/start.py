@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from embedding.errors import StartupError
 from embedding.serve import diagnostics, logs, queue, smoke
 from embedding.serve.access import Access
+from embedding.serve.events import Tell, open_events
 from embedding.serve.loading import Loading
 from embedding.serve.mode import Mode, check_test_input, choose
 from embedding.serve.sdk import import_sdk
@@ -48,6 +49,7 @@ class Worker:
     golden: str
     actions: Actions
     handler: queue.Handler
+    tell: Tell
 
     def check_device(self) -> None:
         """Raise StartupError if the device has failed since the model was loaded and checked."""
@@ -56,9 +58,15 @@ class Worker:
 
     def run(self) -> int:
         """Take jobs until told to stop, or run the smoke test. Return the exit status."""
+        self.tell.ready(is_session=self.mode.serves)
+        return self.tell.until_the_end(self._run)
+
+    def _run(self) -> int:
         if self.mode is Mode.SMOKE_TEST:
             url = self.settings.smoke_test_image_url
-            passed = asyncio.run(smoke.smoke_test(self.actions, image_url=url, golden=self.golden))
+            passed = asyncio.run(
+                smoke.smoke_test(self.actions, image_url=url, golden=self.golden, tell=self.tell)
+            )
             return 0 if passed else 1
         queue.run_sdk(
             self.handler,
@@ -66,6 +74,8 @@ class Worker:
             check_device=self.check_device,
             job_loop=self.settings.job_loop,
         )
+        if not self.actions.is_healthy():
+            self.tell.close(1)  # the platform gets 0, having been asked for a fresh worker
         return 0
 
 
@@ -76,13 +86,15 @@ def start(
 
     Leaves by SystemExit 1 after one line on stderr if it cannot start.
     """
+    tell = open_events()
     _share_one_heap()
     gc.disable()  # imports make a million objects and no garbage: 0.1 s of torch's alone goes into looking
     try:
-        return _start(read_settings(), sys.argv[1:] if arguments is None else arguments)
+        return _start(read_settings(), sys.argv[1:] if arguments is None else arguments, tell)
     except StartupError as fault:
         gc.enable()
         print(f"✗ cannot start: {fault}", file=sys.stderr, flush=True)
+        tell.close(1)
         raise SystemExit(1) from None
 
 
@@ -92,16 +104,17 @@ def _share_one_heap() -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
-def _start(settings: Settings, arguments: Sequence[str]) -> Worker | HttpWorker:
+def _start(settings: Settings, arguments: Sequence[str], tell: Tell) -> Worker | HttpWorker:
     phases = diagnostics.Phases()
     logs.set_up(level=settings.log_level, as_json=settings.endpoint_id is not None)
     chosen = choose(settings, arguments, Path.cwd())
     access = Access.of(settings, chosen)
     _refuse_demo(settings, chosen)
     if chosen is Mode.HTTP:
-        return _start_http(settings, access, phases)
+        return _start_http(settings, access, phases, tell)
     if chosen is Mode.DRY_RUN:
         check_test_input(arguments, Path.cwd())
+    tell.loading()
     loading = Loading(settings, phases)
     with phases.phase("other imports meanwhile"):
         _import_the_rest(settings, chosen)
@@ -110,12 +123,13 @@ def _start(settings: Settings, arguments: Sequence[str]) -> Worker | HttpWorker:
     actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), access, operator)
     _report(chosen, loading, access)
     _let_the_collector_rest()
-    handler = queue.make_handler(actions, reports_progress=chosen is Mode.QUEUE)
-    return Worker(settings, chosen, loading.engine, loading.golden, actions, handler)
+    handler = queue.make_handler(actions, tell, reports_progress=chosen is Mode.QUEUE)
+    return Worker(settings, chosen, loading.engine, loading.golden, actions, handler, tell)
 
 
-def _start_http(settings: Settings, access: Access, phases: diagnostics.Phases) -> HttpWorker:
+def _start_http(settings: Settings, access: Access, phases: diagnostics.Phases, tell: Tell) -> HttpWorker:
     def load() -> Loaded:
+        tell.loading()
         loading = Loading(settings, phases)
         fetcher = _fetcher(settings)
         actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), access)
@@ -126,7 +140,7 @@ def _start_http(settings: Settings, access: Access, phases: diagnostics.Phases) 
     with phases.phase("other imports"):
         from embedding.serve.http.server import HttpWorker, Loaded  # noqa: PLC0415
 
-    return HttpWorker(settings, load, access)
+    return HttpWorker(settings, load, access, tell)
 
 
 def _report(chosen: Mode, loading: Loading, access: Access) -> None:

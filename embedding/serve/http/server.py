@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 import uvicorn
 
 from embedding.errors import StartupError
+from embedding.serve.events import SILENT, Tell
 from embedding.serve.http.app import make_app
 from embedding.serve.http.bodies import BODY_TIMEOUT_S
 from embedding.serve.http.gate import Gate
@@ -65,6 +66,7 @@ class HttpWorker:
         settings: Settings,
         load: Callable[[], Loaded],
         access: Access,
+        tell: Tell = SILENT,
     ) -> None:
         """Bind the ports and begin to load. Raises StartupError if a port is taken."""
         self._sockets = _listen(settings)
@@ -72,7 +74,7 @@ class HttpWorker:
         self._gate = Gate(
             max_running=settings.worker_concurrency, max_request_bytes=settings.max_request_bytes
         )
-        self._service = Service(self._gate, access)
+        self._service = Service(self._gate, access, tell)
         self._settings = settings
 
     def run(self) -> NoReturn:

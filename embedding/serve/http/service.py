@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from embedding.contract.requests import request_id_of
 from embedding.errors import AuthFailed, InternalError, Overloaded, Unavailable, WorkerError
+from embedding.serve.events import SILENT, Tell
 from embedding.serve.http import bodies
 from embedding.serve.http.metrics import OK, Metrics
 from embedding.serve.http.scrape import ServiceCollector
@@ -41,8 +42,9 @@ CLIENT_GONE: Final = 499  # nginx's; nobody reads it
 class Service:
     """The worker as its routes see it: loading, ready, draining or failed."""
 
-    def __init__(self, gate: Gate, access: Access) -> None:
-        """Wait for actions; *access* says who may ask them."""
+    def __init__(self, gate: Gate, access: Access, tell: Tell = SILENT) -> None:
+        """Wait for actions; *access* says who may ask them, and *tell* counts who is asking."""
+        self._tell = tell
         self.actions: Actions | None = None
         self.about: dict[str, Any] = {}  # what `/v1/ping` tells beside the status
         self.is_draining = False
@@ -54,6 +56,7 @@ class Service:
         """Answer by *actions* from now on, and tell *about*."""
         actions.watch = self.metrics.count_items
         self.actions, self.about = actions, about
+        self._tell.ready(is_session=True)
 
     def ready(self) -> Actions:
         """Return the actions. Raises Unavailable while there are none, or none are to begin."""
@@ -99,7 +102,7 @@ class Service:
             self.gate.check_size(_content_length(request))
             with self.gate.body(is_trusted=is_trusted) as body:
                 await bodies.receive(request, body)
-                with self.gate.place():
+                with self.gate.place(), self._tell.job():
                     job_input = await bodies.job_input(request, body.data, action=action)
                     answer = await _unless_gone(request, run(actions, job_input, is_trusted))
         except ClientDisconnect:
