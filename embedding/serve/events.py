@@ -27,6 +27,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager, nullcontext
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
@@ -117,6 +118,7 @@ class Events(Tell):
         self._begun_told = 0
         self._is_busy = False  # `working` is what was told last
         self._is_ready = self._is_session = self._is_closed = False
+        self._end_s = 0.0
         self._lines.put((CONNECTED, _worker("initializing")))
         self._thread = threading.Thread(target=self._write_lines, name="events", daemon=True)
         self._thread.start()
@@ -151,13 +153,16 @@ class Events(Tell):
             self._lines.put(({"event": "text", "content": content},))
 
     def close(self, status: int | str | None) -> None:
-        """Tell `cleaning_up` where the worker was ready, then `finish`, and wait FLUSH_S for the reader."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        finish = {"event": "finish", "status": "failed" if status else "completed"}
-        self._lines.put((_worker("cleaning_up"), finish) if self._is_ready else (finish,))
-        self._thread.join(FLUSH_S)
+        """Tell `cleaning_up` where the worker was ready, then `finish`, and wait FLUSH_S for the reader.
+
+        What was never ready has failed, whatever the exit status. Whoever calls second waits as long.
+        """
+        if not self._is_closed:
+            self._is_closed = True
+            self._end_s = time.monotonic() + FLUSH_S
+            finish = {"event": "finish", "status": "completed" if self._is_ready and not status else "failed"}
+            self._lines.put((_worker("cleaning_up"), finish) if self._is_ready else (finish,))
+        self._thread.join(max(0.0, self._end_s - time.monotonic()))
 
     def catch_every_end(self) -> None:
         """See to it that the end is told however the process comes to it, and by this process alone."""

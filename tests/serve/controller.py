@@ -107,12 +107,16 @@ class Controller:
             assert self._grammar.told.count(state) >= count, f"no {state}: {self._grammar.told}"
             return list(self._grammar.told)
 
-    def wait_last(self, state, timeout_s=30):
-        """Return when *state* is what was told last."""
+    def wait_last(self, state, *, after=0, timeout_s=30):
+        """Return when *state* is what was told last, and more than *after* in all."""
+
+        def is_last():
+            return len(self._grammar.told) > after and self._grammar.told[-1] == state
+
         with self._changed:
-            self._changed.wait_for(lambda: self._fault or self._grammar.told[-1:] == [state], timeout_s)
+            self._changed.wait_for(lambda: self._fault or is_last(), timeout_s)
             self._check()
-            assert self._grammar.told[-1:] == [state], self._grammar.told
+            assert is_last(), self._grammar.told
 
     def stop_reading(self):
         """Leave the pipe full, as by a reader that has stopped."""
