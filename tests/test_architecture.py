@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "embedding"
-FOLDERS = (PACKAGE, ROOT / "scripts", ROOT / "bench")
+DEPLOY = ROOT / "deploy"
+FOLDERS = (PACKAGE, ROOT / "scripts", ROOT / "bench", DEPLOY)
 SHIPPED = [ROOT / "handler.py", *(path for folder in FOLDERS for path in folder.rglob("*.py"))]
 MODULES = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in sorted(SHIPPED)]
 
@@ -91,10 +92,17 @@ class TestModules:
         assert long == []
 
     def test_environment_is_read_in_one_place(self, path):
-        """Only settings.py reads the environment."""
+        """Only settings.py reads the environment, and for deployments their command line."""
         reads = "os.environ" in path.read_text(encoding="utf-8")
 
-        assert not reads or path == PACKAGE / "settings.py"
+        assert not reads or path in {PACKAGE / "settings.py", DEPLOY / "__main__.py"}
+
+
+def test_deployments_need_the_contract_alone():
+    """deploy/ imports embedding.contract and embedding.errors, and nothing else of the worker."""
+    layers = set().union(*(imports_of(path) for path in DEPLOY.rglob("*.py")))
+
+    assert layers <= {"contract", "errors"}
 
 
 def test_only_signatures_ask_for_the_date():

@@ -1,0 +1,1 @@
+"""From an image to a serving endpoint and back, by `python -m deploy`, over RunPod's API. No torch."""

@@ -1,0 +1,109 @@
+"""What is said on the terminal and in a log, without the API key and secrets, whoever put them into a text.
+
+A terminal gets colour and a spinner; a log gets plain lines, and of a wait only what changed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console as RichConsole
+from rich.text import Text
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+LOG_WIDTH: Final = 160
+MIN_HIDDEN_CHARS: Final = 4  # what is shorter is no secret, and would tear words apart
+
+
+class Console:
+    """Prints lines and the progress of a wait; *interrupted* says what Ctrl-C leaves behind."""
+
+    def __init__(self) -> None:
+        self._out = _rich(sys.stdout)
+        self._err = _rich(sys.stderr)
+        self._hidden: list[str] = []
+        self.state = "nothing was changed"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody can be asked."""
+        return sys.stdin.isatty() and self._out.is_terminal
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Never show any of *secrets*, nor a part of one that commas or a colon divide."""
+        for secret in secrets:
+            parts = [part for pair in secret.split(",") for part in (pair, pair.partition(":")[2])]
+            for part in {secret, *parts}:
+                clean = part.strip()
+                if len(clean) >= MIN_HIDDEN_CHARS:
+                    self._hidden += {clean, json.dumps(clean)[1:-1]}
+        self._hidden.sort(key=len, reverse=True)
+
+    def clean(self, text: str) -> str:
+        """Return *text* with `(secret)` for each of what is hidden."""
+        for secret in self._hidden:
+            text = text.replace(secret, "(secret)")
+        return text
+
+    def say(self, text: str = "", *, style: str = "") -> None:
+        """Print a line."""
+        self._out.print(Text(self.clean(text), style=style), soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Print a line of what does not stop the command but should be known."""
+        self.say(f"! {text}", style="yellow")
+
+    def tick(self, text: str, *, passed: bool | None) -> None:
+        """Print a check: passed, failed, or neither."""
+        mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("-", "")}[passed]
+        self.say(f"{mark} {text}", style=style)
+
+    def error(self, text: str) -> None:
+        """Print a line on stderr."""
+        self._err.print(Text(self.clean(text)), soft_wrap=True)
+
+    def ask(self, question: str) -> bool:
+        """Return whether the answer is yes; anything else, and no answer, is no."""
+        return self.ask_for(f"{question} [y/N] ").casefold() in {"y", "yes"}
+
+    def ask_for(self, question: str) -> str:
+        """Return what is typed."""
+        try:
+            return input(self.clean(question)).strip()
+        except EOFError:
+            return ""
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show that something is waited for; what is yielded changes the line."""
+        if self._out.is_terminal:
+            with self._out.status(Text(self.clean(text))) as status:
+                yield lambda now: status.update(Text(self.clean(now)))
+            return
+        said: list[str] = []
+
+        def tell(now: str) -> None:
+            if now not in said[-1:]:
+                said.append(now)
+                self.say(f"… {now}")
+
+        tell(text)
+        yield tell
+
+
+def _rich(stream: object) -> RichConsole:
+    is_terminal = bool(getattr(stream, "isatty", lambda: False)())
+    return RichConsole(
+        file=stream,  # type: ignore[arg-type]
+        width=None if is_terminal else LOG_WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        force_terminal=is_terminal,
+    )

@@ -1,0 +1,170 @@
+"""The smoke test of what is deployed: a picture and two texts through it, and what must be true of them.
+
+It is the worker's own smoke test (embedding.serve.smoke) from outside: the bundled picture shows a red
+circle, and the text that says so must be nearer. Then the worker says who it is, which is held against what
+was deployed. A wrong identity warns and never fails: RunPod may still replace older workers.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import time
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from deploy.errors import DeployError
+from embedding.contract.identity import Match, compare
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from deploy.caller import Caller
+    from deploy.console import Console
+    from deploy.context import Deadline
+
+PICTURE: Final = "data/red_circle.jpg"
+TEXTS: Final = ("a red circle", "a blue square")  # the first is what the picture shows
+NORM_TOLERANCE: Final = 1e-3
+RETRY_IDENTITY_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the worker should declare of itself; None expects nothing."""
+
+    commit: str | None
+    digest: str | None
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], digest: str | None = None) -> Expected:
+        """Return what EXPECTED_WORKER_GIT_COMMIT and EXPECTED_WORKER_IMAGE_DIGEST say, else *digest*."""
+        commit = environ.get("EXPECTED_WORKER_GIT_COMMIT", "").strip() or None
+        return cls(commit, environ.get("EXPECTED_WORKER_IMAGE_DIGEST", "").strip() or digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a smoke test found: each check with whether it passed, and who answered."""
+
+    checks: tuple[tuple[str, bool], ...]
+    match: Match
+    identity: Mapping[str, Any]
+    took_s: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(passed for _, passed in self.checks)
+
+
+def smoke_test(
+    caller: Caller,
+    console: Console,
+    *,
+    expected: Expected,
+    deadline: Deadline,
+    is_rolling: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Send the jobs, print a line for each check, and return what was found.
+
+    While *is_rolling* says that older workers may answer, another identity than the expected is asked again.
+    """
+    started_s = time.monotonic()
+    try:
+        checks = checks_of(caller.ask(smoke_input(), deadline))
+        said = _health(caller, expected, deadline, is_rolling)
+        checks.append((f"health: {_who(said)}", said.get("status") in {"ok", "ready", "healthy"}))
+    except DeployError as failed:
+        checks, said = [("\n".join(filter(None, [failed.message, failed.hint])), False)], {}
+    identity = said.get("identity") if isinstance(said.get("identity"), dict) else {}
+    match = compare(identity or {}, expected_commit=expected.commit, expected_digest=expected.digest)
+    report = Report(tuple(checks), match, identity or {}, time.monotonic() - started_s)
+    _print(report, console)
+    return report
+
+
+def smoke_input() -> dict[str, Any]:
+    """Return the batch: the bundled picture and the two texts."""
+    picture = resources.files("embedding").joinpath(PICTURE).read_bytes()
+    return {
+        "items": [{"image_base64": base64.b64encode(picture).decode()}, *({"text": text} for text in TEXTS)]
+    }
+
+
+def checks_of(output: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Return each check of the batch's answer, in words, with whether it passed."""
+    results = output.get("results")
+    if not isinstance(results, list) or len(results) != 1 + len(TEXTS):
+        return [(f"three results were expected, the answer has {_told(output)}", False)]
+    names = ["image", *(f"text '{text}'" for text in TEXTS)]
+    checks = [_vector_check(name, result) for name, result in zip(names, results, strict=True)]
+    if not all(passed for _, passed in checks):
+        return checks
+    vectors = [result["embedding"] for result in results]
+    dims = {len(vector) for vector in vectors}
+    if len(dims) > 1:
+        return [*checks, (f"the vectors have different lengths: {sorted(dims)}", False)]
+    cosines = [math.fsum(a * b for a, b in zip(vectors[0], text, strict=True)) for text in vectors[1:]]
+    told = ", ".join(f"'{text}' {cosine:.3f}" for text, cosine in zip(TEXTS, cosines, strict=True))
+    return [*checks, (f"ranking of the picture: {told}", cosines[0] > cosines[1])]
+
+
+def _vector_check(name: str, result: Any) -> tuple[str, bool]:
+    if not isinstance(result, dict) or not _is_vector(result.get("embedding")):
+        return f"{name}: no vector, but {_told(result)}", False
+    vector = result["embedding"]
+    norm = math.sqrt(math.fsum(value * value for value in vector))
+    sound = result.get("dim") == len(vector) and abs(norm - 1) <= NORM_TOLERANCE
+    return f"{name}: {len(vector)} numbers, norm {norm:.6f}", sound
+
+
+def _is_vector(value: Any) -> bool:
+    return bool(
+        isinstance(value, list)
+        and value
+        and all(isinstance(each, int | float) and math.isfinite(each) for each in value)
+    )
+
+
+def _told(answer: Any) -> str:
+    if isinstance(answer, dict) and isinstance(error := answer.get("error"), dict):
+        return f"{error.get('code')}: {error.get('message')}"
+    return f"keys {sorted(answer)}" if isinstance(answer, dict) else type(answer).__name__
+
+
+def _health(
+    caller: Caller, expected: Expected, deadline: Deadline, is_rolling: Callable[[], bool]
+) -> dict[str, Any]:
+    while True:
+        said = caller.health(deadline)
+        match = compare(
+            said.get("identity") or {}, expected_commit=expected.commit, expected_digest=expected.digest
+        )
+        if match.matches is not False or not deadline.left_s or not is_rolling():
+            return said
+        time.sleep(min(RETRY_IDENTITY_S, deadline.left_s))
+
+
+def _who(said: Mapping[str, Any]) -> str:
+    told = [
+        said.get("status"),
+        said.get("model"),
+        f"fingerprint {said.get('fingerprint')}",
+        said.get("device"),
+    ]
+    return ", ".join(str(each) for each in told if each)
+
+
+def _print(report: Report, console: Console) -> None:
+    for line, passed in report.checks:
+        console.tick(line, passed=passed)
+    reason = f": {report.match.reason}" if report.match.reason else ""
+    if report.match.matches is False:
+        console.warn(f"identity is not the expected one{reason}")
+    else:
+        told = "identity as expected" if report.match.matches else "identity not known"
+        console.tick(f"{told}{reason}", passed=report.match.matches)
+    console.say(f"smoke test {'passed' if report.passed else 'FAILED'} in {report.took_s:.1f} s")

@@ -1,0 +1,118 @@
+"""How an environment stands: its endpoint, workers, jobs, who answers, what differs, what came before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from deploy.caller import HttpCaller, QueueCaller, key_of
+from deploy.context import Deadline
+from deploy.desired import ENV
+from deploy.errors import DeployError
+from deploy.plan import Plan, make_plan
+from deploy.ready import rollout_line, standing
+from deploy.smoke import Expected
+from embedding.contract.identity import compare
+
+
+if TYPE_CHECKING:
+    from deploy.api import Json
+    from deploy.config import Config
+    from deploy.context import Context
+
+LAST: Final = 5
+IDENTITY_WAIT_S: Final = 20.0
+
+
+def status(context: Context, config: Config, *, as_json: bool) -> int:
+    """Print how *config*'s endpoint stands; return 0, or 1 if there is none."""
+    secrets = {name: context.environ.get(name, "").strip() for name in config.secrets}
+    plan = make_plan(context.api, config, secrets=secrets, endpoint_id=context.endpoint_id)
+    if plan.endpoint is None:
+        context.console.say("{}" if as_json else f"no endpoint is called {config.name}; `apply` creates it")
+        return 1
+    report = _report(context, config, plan, plan.endpoint)
+    if as_json:
+        context.console.say(json.dumps(report, indent=2))
+    else:
+        _print(context, report)
+    return 0
+
+
+def _report(context: Context, config: Config, plan: Plan, endpoint: Json) -> dict[str, Any]:
+    releases = context.api.releases(endpoint["id"])
+    now = standing(context.api, endpoint["id"])
+    unset = {f"{ENV}{name}" for name in config.secrets if not context.environ.get(name, "").strip()}
+    return {
+        "endpoint": {key: endpoint.get(key) for key in ("id", "name", "type", "image", "createdAt")},
+        "urls": endpoint.get("requestUrls"),
+        "workers": {**now.counts, "stale": now.stale},
+        "hint": now.hint,
+        "rollout": rollout_line(releases),
+        "health": _jobs(context, endpoint),
+        "identity": _identity(context, config, endpoint, has_worker=now.fresh_and_ready > 0),
+        "drift": [str(change) for change in plan.changes if change.field not in unset],
+        "releases": [
+            {"version": each.get("version"), "createdAt": each["createdAt"], "fields": _fields(each)}
+            for each in releases["releases"][:LAST]
+        ],
+        "records": [
+            {key: value for key, value in asdict(record).items() if key != "config"}
+            for record in context.records.all()[-LAST:]
+        ],
+    }
+
+
+def _fields(release: Json) -> list[str]:
+    return [str(entry["field"]) for entry in release["diff"]]
+
+
+def _jobs(context: Context, endpoint: Json) -> Any:
+    """Return what the endpoint's health route tells; a load balancer's is the worker's own."""
+    url = (endpoint.get("requestUrls") or {}).get("health")
+    try:
+        return context.api.call("GET", url, once=True) if url else None
+    except DeployError as failed:
+        return {"error": failed.message}
+
+
+def _identity(context: Context, config: Config, endpoint: Json, *, has_worker: bool) -> dict[str, Any]:
+    """Return who answers; a worker is asked only where one is ready, so that looking costs nothing."""
+    if not has_worker:
+        return {"identityMatches": None, "identityMismatchReason": "no worker is ready to be asked"}
+    expected = Expected.of(context.environ, config.digest)
+    try:
+        said = _ask(context, endpoint)
+    except DeployError as failed:
+        return {"identityMatches": None, "identityMismatchReason": failed.message}
+    identity = said.get("identity") or {}
+    match = compare(identity, expected_commit=expected.commit, expected_digest=expected.digest)
+    return {**identity, "fingerprint": said.get("fingerprint"), **match.as_json()}
+
+
+def _ask(context: Context, endpoint: Json) -> dict[str, Any]:
+    urls, key = endpoint["requestUrls"], key_of(context.environ)
+    deadline = Deadline.after(min(IDENTITY_WAIT_S, context.wait_s))
+    if "run" in urls:
+        return QueueCaller(context.api, urls, key, context.poll_s, lambda _: None).health(deadline)
+    caller = HttpCaller(context.api, urls["base"], key, context.poll_s, lambda _: None, "RUNPOD_API_KEY")
+    return caller.health(deadline)
+
+
+def _print(context: Context, report: dict[str, Any]) -> None:
+    rows: list[tuple[str, object]] = [*report["endpoint"].items()]
+    rows += [(f"URL {name}", url) for name, url in (report["urls"] or {}).items() if name in {"run", "base"}]
+    workers = ", ".join(f"{count} {state}" for state, count in report["workers"].items() if count)
+    rows += [("workers", workers or "none"), ("rollout", report["rollout"])]
+    rows += [("hint", report["hint"])] if report["hint"] else []
+    rows += [("health", json.dumps(report["health"])), ("identity", json.dumps(report["identity"]))]
+    drift = "; ".join(report["drift"]) or "none: it is as the file asks"
+    rows.append(("drift", drift))
+    for release in report["releases"]:
+        fields = ", ".join(release["fields"]) or "created"
+        rows.append(("release", f"{release['version']}  {release['createdAt']}  {fields}"))
+    for record in report["records"]:
+        rows.append(("record", f"{record['id']}  {record['image']}  {record['outcome']}"))
+    for name, value in rows:
+        context.console.say(f"{name:<11} {value}")
