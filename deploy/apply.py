@@ -16,7 +16,7 @@ from deploy.errors import ApiError, ConfigError, DeployError
 from deploy.plan import TO_BE_CREATED, Plan, find_volume, make_plan
 from deploy.prove import prove
 from deploy.records import PASSED, as_json, new_record
-from deploy.rules import secret_faults
+from deploy.rules import WORKER_TOKEN, secret_faults
 from deploy.smoke import Expected
 from deploy.summary import write_summary
 
@@ -37,6 +37,11 @@ def apply(context: Context, config: Config) -> int:
     context.console.hide(secrets.values())
     if config.digest is None:
         context.console.warn(f"{config.image} has no digest: a tag may move, so a rollback may not be exact")
+    if not config.is_queue and WORKER_TOKEN in config.secrets:
+        context.console.warn(
+            "RunPod's load balancer takes its own key as bearer token, and a worker with WORKER_TOKEN no "
+            "other: callers through it can only sign, and WORKER_TOKEN is better left out"
+        )
     with context.lock():
         plan = _planned(context, config, secrets)
         if context.dry_run:
@@ -47,9 +52,7 @@ def apply(context: Context, config: Config) -> int:
             return 0
         diff = plan.lines()
         if plan.is_empty:
-            context.console.say(
-                f"nothing to change: {config.name} is as asked, but no smoke test has passed yet"
-            )
+            context.console.say(f"nothing to change: {config.name} is as asked; no smoke test has passed yet")
         if not plan.is_empty and not _is_agreed(context, diff):
             return 1
         endpoint = _bring_about(context, config, secrets, plan)

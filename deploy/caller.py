@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from deploy.errors import ApiError, DeployError, Unanswered
+from deploy.errors import NOT_THE_SECRET, ApiError, DeployError, Unanswered
 from embedding.contract.keys import Key, Keyring
 from embedding.contract.signatures import MAX_LIFETIME_S, sign_v3
 
@@ -159,7 +159,9 @@ def queue_urls(url: str) -> dict[str, str] | None:
 def _output_of(job: Mapping[str, Any]) -> dict[str, Any]:
     output = job.get("output")
     if job["status"] != "COMPLETED":
-        raise DeployError(f"the job is {job['status']}: {job.get('error') or 'no reason was given'}")
+        reason = str(job.get("error") or "no reason was given")
+        hint = NOT_THE_SECRET if "AUTH_FAILED" in reason else None
+        raise DeployError(f"the job is {job['status']}: {reason}", hint=hint)
     if not isinstance(output, dict):
         raise DeployError("the job is COMPLETED and has no output")
     return output

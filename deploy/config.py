@@ -204,7 +204,7 @@ def _put(document: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _told(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] != "extra_forbidden":
         return f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}"
     model: type[BaseModel] = Config

@@ -21,6 +21,9 @@ HINTS = {
     409: "something of this name is there already; `status` shows it, --endpoint-id names the one to change",
     429: "RunPod asks to wait: this account sent too many requests; try again in a minute",
 }
+NOT_THE_SECRET = (
+    "the worker's EMBEDDING_HMAC_SECRET or WORKER_TOKEN is not this shell's, or a clock is minutes off"  # noqa: S105
+)
 WORDED_HINTS = {  # a word of the message, in small letters: the first that is found
     "quota": "workers.max of all endpoints together is bounded by the account's balance: "
     "lower workers.max here or elsewhere, or add funds",
@@ -58,11 +61,9 @@ class ApiError(DeployError):
 
     def __init__(self, request: str, status: int, problem: dict[str, Any]) -> None:
         self.status = status
-        title, detail = problem.get("title") or "error", problem.get("detail") or ""
+        title, detail = _title_and_detail(problem)
         each = [f"  {line}" for line in problem.get("errors") or []]
-        message = "\n".join(
-            [f"RunPod answered {request} with {status} {title}: {detail}".rstrip(": "), *each]
-        )
+        message = "\n".join([f"{request} was answered with {status} {title}: {detail}".rstrip(": "), *each])
         super().__init__(message, hint=hint_for(status, message))
 
 
@@ -74,9 +75,19 @@ class Unanswered(DeployError):
     """The connection broke, or RunPod failed, after a request that may have taken effect."""
 
 
+def _title_and_detail(problem: dict[str, Any]) -> tuple[str, str]:
+    """Return both, of RunPod's problem document or of a worker's `{"error": {code, message}}`."""
+    error = problem.get("error")
+    if isinstance(error, dict):
+        return str(error.get("code")), str(error.get("message"))
+    return str(problem.get("title") or "error"), str(problem.get("detail") or error or "")
+
+
 def hint_for(status: int, message: str) -> str | None:
     """Return what to do about an error, by its words or its status; None where nothing is known."""
-    if status in {401, 403, 404, 429}:
+    if "AUTH_FAILED" in message:
+        return NOT_THE_SECRET
+    if status in {401, 403, 429}:
         return HINTS[status]
     said = message.casefold()
     worded = next((hint for word, hint in WORDED_HINTS.items() if word in said), None)

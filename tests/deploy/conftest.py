@@ -42,6 +42,12 @@ name = "weights"
 data_center = "EU-RO-1"
 size_gb = 20
 """
+REGISTRY = """
+[registry]
+name = "private"
+username_env = "REGISTRY_USERNAME"
+password_env = "REGISTRY_PASSWORD"
+"""
 
 
 @dataclass
