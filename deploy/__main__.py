@@ -81,9 +81,8 @@ def _config(options: argparse.Namespace, console: Console) -> Config | None:
             return None
         raise
     console.hide(os.environ.get(name, "") for name in config.secrets)
-    if config.registry:
-        names = (config.registry.username_env, config.registry.password_env)
-        console.hide(os.environ.get(name, "") for name in names if name)
+    if config.registry and config.registry.password_env:
+        console.hide([os.environ.get(config.registry.password_env, "")])
     return config
 
 

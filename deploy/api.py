@@ -121,7 +121,7 @@ class Api:
 
         once: do not try again what may be tried again, for callers that do so themselves.
         """
-        url = path if "://" in path else f"{self._url}/{path}"
+        url = checked_url(path) if "://" in path else f"{self._url}/{path}"
         attempts = Retrying(
             stop=stop_after_attempt(1 if once else ATTEMPTS),
             wait=self._wait_s,

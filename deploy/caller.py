@@ -136,6 +136,32 @@ class HttpCaller:
             time.sleep(min(self.poll_s, deadline.left_s))
 
 
+def caller_of(
+    api: Api,
+    endpoint: Mapping[str, Any],
+    *,
+    key: Key | None,
+    poll_s: float,
+    look: Callable[[str], str | None] = lambda _: None,
+) -> Caller:
+    """Return what asks the workers of *endpoint*, whose *key* signs."""
+    urls = urls_of(endpoint)
+    if "run" in urls:
+        return QueueCaller(api, urls, key, poll_s, look)
+    return HttpCaller(api, urls["base"], key, poll_s, look, "RUNPOD_API_KEY")
+
+
+def urls_of(endpoint: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return where an endpoint is asked: as the API says, which need not say it, else by its id."""
+    if urls := endpoint.get("requestUrls"):
+        return dict(urls)
+    name = endpoint["id"]
+    if endpoint.get("type") == "LOAD_BALANCER":
+        base = f"https://{name}.api.runpod.ai"
+        return {"base": base, "health": f"{base}/ping"}
+    return queue_urls(f"https://api.runpod.ai/v2/{name}") or {}
+
+
 def key_of(environ: Mapping[str, str]) -> Key | None:
     """Return the key that signs, the newest of EMBEDDING_HMAC_SECRET; None where that is not set."""
     setting = environ.get("EMBEDDING_HMAC_SECRET", "").strip()

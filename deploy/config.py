@@ -131,8 +131,7 @@ class Config(Part):
     @property
     def digest(self) -> str | None:
         """The digest that pins the image, `sha256:` and 64 digits; None for a tag, which may move."""
-        found = SHA256.search(self.image)
-        return found[1] if found else None
+        return digest_of(self.image)
 
     @property
     def listens(self) -> Http:
@@ -150,6 +149,12 @@ class Config(Part):
         if self.is_queue and self.scaling.request_count is not None:
             return None
         return self.workers.idle_timeout_s or DEFAULT_IDLE_TIMEOUT_S
+
+
+def digest_of(image: str | None) -> str | None:
+    """Return the digest at the end of an image's reference, `sha256:` and 64 digits; None without one."""
+    found = SHA256.search(image or "")
+    return found[1] if found else None
 
 
 def path_of(environment: str) -> Path:

@@ -152,6 +152,8 @@ def changes_between(there: Fields, wanted: Fields, *, secret_names: set[str]) ->
     for name, value in wanted.items():
         if name in there and is_same(name, there[name], value):
             continue
+        if there and name == "type":
+            continue  # a patch has no such field; another type is refused before
         if name not in there and not name.startswith(ENV) and value in ("", [], None):
             continue  # the API leaves out what is empty
         is_secret = name.startswith(ENV) and name.removeprefix(ENV) in secret_names

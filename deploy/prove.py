@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.caller import HttpCaller, QueueCaller, key_of
+from deploy.caller import caller_of, key_of
+from deploy.errors import DeployError
 from deploy.ready import standing, wait_ready
 from deploy.records import FAILED, PASSED, Record
 from deploy.smoke import Expected, Report, smoke_test
@@ -16,7 +17,6 @@ from deploy.summary import write_summary
 
 if TYPE_CHECKING:
     from deploy.api import Json
-    from deploy.caller import Caller
     from deploy.config import Config
     from deploy.context import Context, Deadline
 
@@ -28,9 +28,7 @@ def prove(context: Context, config: Config, endpoint: Json, record: Record, diff
         console.warn("workers.max is 0: nothing can run, so there is no smoke test")
         write_summary(context, config, endpoint, diff=diff, report=None)
         return 0
-    if config.workers.min > 0:
-        wait_ready(context, endpoint["id"], deadline)
-    report, curl = smoke_endpoint(context, endpoint, Expected.of(context.environ, config.digest), deadline)
+    report, curl = _report(context, config, endpoint, deadline)
     context.records.add(record.told(PASSED if report.passed else FAILED, report.identity.get("gitCommit")))
     write_summary(context, config, endpoint, diff=diff, report=report)
     if report.passed:
@@ -40,11 +38,21 @@ def prove(context: Context, config: Config, endpoint: Json, record: Record, diff
     return 1
 
 
+def _report(context: Context, config: Config, endpoint: Json, deadline: Deadline) -> tuple[Report, str]:
+    if config.workers.min > 0:
+        try:
+            wait_ready(context, endpoint["id"], deadline)
+        except DeployError as failed:
+            report = Report.of_failure(failed, context.wait_s)
+            report.print(context.console)
+            return report, ""
+    return smoke_endpoint(context, endpoint, Expected.of(context.environ, config.digest), deadline)
+
+
 def smoke_endpoint(
     context: Context, endpoint: Json, expected: Expected, deadline: Deadline
 ) -> tuple[Report, str]:
     """Run the smoke test against an endpoint; return its report and a curl line."""
-    urls = endpoint["requestUrls"]
     with context.console.waiting("smoke test") as tell:
 
         def look(what: str) -> str | None:
@@ -52,12 +60,8 @@ def smoke_endpoint(
             tell(f"{what}; {now.line}")
             return now.hint
 
-        caller: Caller
         key = key_of(context.environ)
-        if "run" in urls:
-            caller = QueueCaller(context.api, urls, key, context.poll_s, look)
-        else:
-            caller = HttpCaller(context.api, urls["base"], key, context.poll_s, look, "RUNPOD_API_KEY")
+        caller = caller_of(context.api, endpoint, key=key, poll_s=context.poll_s, look=look)
         report = smoke_test(
             caller,
             context.console,

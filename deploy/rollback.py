@@ -30,7 +30,10 @@ def rollback(context: Context, config: Config | None, to: str | None) -> int:
     target = _named(records, to) if to else _before(records)
     context.console.say(f"back to {target.id} of {target.time}: {target.image} ({target.outcome})")
     status = apply(context, parse(target.config, source=f"record {target.id}"))
-    context.console.say("the environment's file is as it was: name this image there before the next apply")
+    if not context.dry_run:
+        context.console.say(
+            "the environment's file is as it was: name this image there before the next apply"
+        )
     return status
 
 

@@ -44,6 +44,10 @@ class Expected:
         commit = environ.get("EXPECTED_WORKER_GIT_COMMIT", "").strip() or None
         return cls(commit, environ.get("EXPECTED_WORKER_IMAGE_DIGEST", "").strip() or digest)
 
+    def match(self, identity: Mapping[str, Any]) -> Match:
+        """Return how a worker's *identity* stands to it."""
+        return compare(identity, expected_commit=self.commit, expected_digest=self.digest)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -58,6 +62,24 @@ class Report:
     def passed(self) -> bool:
         """Whether every check passed."""
         return all(passed for _, passed in self.checks)
+
+    @classmethod
+    def of_failure(cls, failed: DeployError, took_s: float) -> Report:
+        """Return the report of a test that *failed* before any worker answered."""
+        line = "\n  hint: ".join(filter(None, [failed.message, failed.hint]))
+        return cls(((line, False),), Match(None, "no worker has answered"), {}, took_s)
+
+    def print(self, console: Console) -> None:
+        """Print a line for each check, one for the identity, and one that sums up."""
+        for line, passed in self.checks:
+            console.tick(line, passed=passed)
+        reason = f": {self.match.reason}" if self.match.reason else ""
+        if self.match.matches is False:
+            console.warn(f"identity is not the expected one{reason}")
+        else:
+            told = "identity as expected" if self.match.matches else "identity not known"
+            console.tick(f"{told}{reason}", passed=self.match.matches)
+        console.say(f"smoke test {'passed' if self.passed else 'FAILED'} in {self.took_s:.1f} s")
 
 
 def smoke_test(
@@ -76,13 +98,13 @@ def smoke_test(
     try:
         checks = checks_of(caller.ask(smoke_input(), deadline))
         said = _health(caller, expected, deadline, is_rolling)
-        checks.append((f"health: {_who(said)}", said.get("status") in {"ok", "ready", "healthy"}))
     except DeployError as failed:
-        checks, said = [("\n".join(filter(None, [failed.message, failed.hint])), False)], {}
-    identity = said.get("identity") if isinstance(said.get("identity"), dict) else {}
-    match = compare(identity or {}, expected_commit=expected.commit, expected_digest=expected.digest)
-    report = Report(tuple(checks), match, identity or {}, time.monotonic() - started_s)
-    _print(report, console)
+        report = Report.of_failure(failed, time.monotonic() - started_s)
+    else:
+        checks.append((f"health: {_who(said)}", said.get("status") == "ok"))
+        identity = _identity(said)
+        report = Report(tuple(checks), expected.match(identity), identity, time.monotonic() - started_s)
+    report.print(console)
     return report
 
 
@@ -140,12 +162,14 @@ def _health(
 ) -> dict[str, Any]:
     while True:
         said = caller.health(deadline)
-        match = compare(
-            said.get("identity") or {}, expected_commit=expected.commit, expected_digest=expected.digest
-        )
-        if match.matches is not False or not deadline.left_s or not is_rolling():
+        if expected.match(_identity(said)).matches is not False or not deadline.left_s or not is_rolling():
             return said
         time.sleep(min(RETRY_IDENTITY_S, deadline.left_s))
+
+
+def _identity(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    identity = said.get("identity")
+    return identity if isinstance(identity, dict) else {}
 
 
 def _who(said: Mapping[str, Any]) -> str:
@@ -156,15 +180,3 @@ def _who(said: Mapping[str, Any]) -> str:
         said.get("device"),
     ]
     return ", ".join(str(each) for each in told if each)
-
-
-def _print(report: Report, console: Console) -> None:
-    for line, passed in report.checks:
-        console.tick(line, passed=passed)
-    reason = f": {report.match.reason}" if report.match.reason else ""
-    if report.match.matches is False:
-        console.warn(f"identity is not the expected one{reason}")
-    else:
-        told = "identity as expected" if report.match.matches else "identity not known"
-        console.tick(f"{told}{reason}", passed=report.match.matches)
-    console.say(f"smoke test {'passed' if report.passed else 'FAILED'} in {report.took_s:.1f} s")

@@ -6,14 +6,15 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from deploy.caller import HttpCaller, QueueCaller, key_of
+from deploy.caller import caller_of, key_of, urls_of
+from deploy.config import digest_of
 from deploy.context import Deadline
 from deploy.desired import ENV
 from deploy.errors import DeployError
 from deploy.plan import Plan, make_plan
 from deploy.ready import rollout_line, standing
 from deploy.smoke import Expected
-from embedding.contract.identity import compare
+from embedding.contract.identity import Match
 
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ def _report(context: Context, config: Config, plan: Plan, endpoint: Json) -> dic
     unset = {f"{ENV}{name}" for name in config.secrets if not context.environ.get(name, "").strip()}
     return {
         "endpoint": {key: endpoint.get(key) for key in ("id", "name", "type", "image", "createdAt")},
-        "urls": endpoint.get("requestUrls"),
+        "urls": urls_of(endpoint),
         "workers": {**now.counts, "stale": now.stale},
         "hint": now.hint,
         "rollout": rollout_line(releases),
         "health": _jobs(context, endpoint),
-        "identity": _identity(context, config, endpoint, has_worker=now.fresh_and_ready > 0),
+        "identity": _identity(context, endpoint, has_worker=now.fresh_and_ready > 0),
         "drift": [str(change) for change in plan.changes if change.field not in unset],
         "releases": [
             {"version": each.get("version"), "createdAt": each["createdAt"], "fields": _fields(each)}
@@ -70,34 +71,25 @@ def _fields(release: Json) -> list[str]:
 
 def _jobs(context: Context, endpoint: Json) -> Any:
     """Return what the endpoint's health route tells; a load balancer's is the worker's own."""
-    url = (endpoint.get("requestUrls") or {}).get("health")
+    url = urls_of(endpoint).get("health")
     try:
         return context.api.call("GET", url, once=True) if url else None
     except DeployError as failed:
         return {"error": failed.message}
 
 
-def _identity(context: Context, config: Config, endpoint: Json, *, has_worker: bool) -> dict[str, Any]:
+def _identity(context: Context, endpoint: Json, *, has_worker: bool) -> dict[str, Any]:
     """Return who answers; a worker is asked only where one is ready, so that looking costs nothing."""
     if not has_worker:
-        return {"identityMatches": None, "identityMismatchReason": "no worker is ready to be asked"}
-    expected = Expected.of(context.environ, config.digest)
+        return Match(None, "no worker is ready to be asked").as_json()
+    caller = caller_of(context.api, endpoint, key=key_of(context.environ), poll_s=context.poll_s)
     try:
-        said = _ask(context, endpoint)
+        said = caller.health(Deadline.after(min(IDENTITY_WAIT_S, context.wait_s)))
     except DeployError as failed:
-        return {"identityMatches": None, "identityMismatchReason": failed.message}
+        return Match(None, failed.message).as_json()
     identity = said.get("identity") or {}
-    match = compare(identity, expected_commit=expected.commit, expected_digest=expected.digest)
+    match = Expected.of(context.environ, digest_of(endpoint.get("image"))).match(identity)
     return {**identity, "fingerprint": said.get("fingerprint"), **match.as_json()}
-
-
-def _ask(context: Context, endpoint: Json) -> dict[str, Any]:
-    urls, key = endpoint["requestUrls"], key_of(context.environ)
-    deadline = Deadline.after(min(IDENTITY_WAIT_S, context.wait_s))
-    if "run" in urls:
-        return QueueCaller(context.api, urls, key, context.poll_s, lambda _: None).health(deadline)
-    caller = HttpCaller(context.api, urls["base"], key, context.poll_s, lambda _: None, "RUNPOD_API_KEY")
-    return caller.health(deadline)
 
 
 def _print(context: Context, report: dict[str, Any]) -> None:

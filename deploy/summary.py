@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.caller import urls_of
 from deploy.errors import DeployError
 
 
@@ -44,7 +45,7 @@ def summary(
         "type": config.type,
         "image": f"`{config.image}`",
         "digest": f"`{config.digest}`" if config.digest else "none: the tag may move",
-        **{f"URL {name}": f"`{url}`" for name, url in (endpoint.get("requestUrls") or {}).items()},
+        **{f"URL {name}": f"`{url}`" for name, url in urls_of(endpoint).items()},
         "secrets": ", ".join(f"`{name}`" for name in config.secrets) or "none",
     }
     if report:

@@ -191,8 +191,9 @@ def test_workers_that_never_come_are_explained(deploy, api, state, hint):
     done = deploy("apply", "--yes", "--workers-min", "1", "--wait-s", "0.2")
 
     assert done.status == 1
-    assert f"no worker was ready in 0 s: workers: 1 {state.lower()}" in done.err
-    assert hint in done.err
+    assert f"✗ no worker was ready in 0 s: workers: 1 {state.lower()}\n  hint: " in done.out
+    assert hint in done.out
+    assert "`python -m deploy rollback production` goes back" in done.out
     assert len(api.endpoints) == 1
 
 

@@ -26,7 +26,8 @@ def endpoint(**overrides):
     """Return the endpoint that RunPod makes of the plain configuration."""
     made = create_body(fields())
     made["gpu"] |= {"allowedCudaVersions": []}
-    return made | {"id": "e", "registry": None} | overrides
+    made |= {"id": "e", "registry": None} | overrides
+    return {name: value for name, value in made.items() if name != "type" or value}
 
 
 def told(there, wanted):
@@ -77,6 +78,7 @@ SAME = {
     },
     "a number as a float": {"scaling": {"type": "QUEUE_DELAY", "queueDelay": 4.0}},
     "empty lists left out": {"ports": None, "networkVolumes": None},
+    "no type": {"type": None},
     "fields that nobody asked for": {"args": "", "createdAt": "now"},
 }
 

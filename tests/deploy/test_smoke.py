@@ -14,8 +14,9 @@ from typing import ClassVar
 
 import pytest
 
+from deploy.caller import urls_of
 from deploy.smoke import checks_of
-from tests.deploy.conftest import API_KEY, CONFIG, OLD, ROOT
+from tests.deploy.conftest import API_KEY, CONFIG, NEW, OLD, ROOT
 from tests.deploy.stand_in import answer, stand_in_worker
 from tests.management_api import ManagementApi
 
@@ -216,6 +217,26 @@ def test_a_service_gets_its_token_and_never_the_key(deploy, monkeypatch, token, 
         server.shutdown()
 
     assert (done.status, set(Recorder.seen)) == (0, {bearer})
+
+
+def test_what_runs_is_expected_and_not_what_the_file_says(deploy, api, worker):
+    """An image that a flag named is the one that is deployed."""
+    deploy.apply("--image", NEW)
+
+    assert "✓ identity as expected" in deploy("smoke").out
+
+
+ADDRESSES = {
+    "as told": ({"id": "e", "requestUrls": {"run": "r"}}, {"run": "r"}),
+    "a queue": ({"id": "e", "type": "QUEUE"}, {"run": "https://api.runpod.ai/v2/e/run"}),
+    "a load balancer": ({"id": "e", "type": "LOAD_BALANCER"}, {"base": "https://e.api.runpod.ai"}),
+}
+
+
+@pytest.mark.parametrize(("endpoint", "urls"), ADDRESSES.values(), ids=ADDRESSES.keys())
+def test_addresses(endpoint, urls):
+    """They are the API's, which may leave them out: then they follow from the id."""
+    assert urls.items() <= urls_of(endpoint).items()
 
 
 @pytest.mark.parametrize("flags", [(), ("--endpoint-id", "e", "--url", "http://127.0.0.1:1")])
