@@ -1,6 +1,7 @@
 """The blocks of a Markdown file that make a claim, and how what happened is held against them.
 
     ```console        commands after `$ `, each followed by what it prints; run in the repository
+    ```console runpod the same, in a checkout of its own, beside an account at a RunPod on loopback
     ```console server a command that stays; it is stopped at the end of its section
     ```json request   a job, run through the worker
     ```json answer    what the job before is answered
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 
 _BLOCK = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
-KINDS = {"console", "console server", "json request", "json answer", "text"}
+KINDS = {"console", "console runpod", "console server", "json request", "json answer", "text"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""README.md, LOCAL_TESTING.md and POD.md are true: every command is run, every answer compared."""
+"""README.md and the documents beside it are true: every command is run, every answer compared."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ import pytest
 
 from embedding.serve.start import start
 from tests.docs.blocks import KINDS, agrees, blocks_of, commands_of, prints
+from tests.docs.runpod import runpod_account
 
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "LOCAL_TESTING.md", "POD.md")
+DOCUMENTS = ("README.md", "LOCAL_TESTING.md", "POD.md", "RUNBOOK.md")
 SERVER_PORT = 8000
 
 # This run is `make test`; running it again inside would not end.
@@ -34,7 +35,8 @@ def sections():
     for name in DOCUMENTS:
         groups: dict[str, list] = {}
         for block in blocks_of((ROOT / name).read_text(encoding="utf-8")):
-            groups.setdefault(block.section, []).append(block)
+            section = "an endpoint's life" if block.kind == "console runpod" else block.section
+            groups.setdefault(section, []).append(block)
         for section, blocks in groups.items():
             yield pytest.param(blocks, id=f"{name}: {section}")
 
@@ -63,6 +65,17 @@ class TestSections:
             for process in running:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(10)
+
+    def test_deployments_print_what_is_said(self, blocks, tmp_path):
+        """Each command of an endpoint's life, in order, does to a RunPod on loopback what is said."""
+        commands = [
+            command for block in blocks if block.kind == "console runpod" for command in commands_of(block)
+        ]
+        if commands:
+            with runpod_account(tmp_path) as env:
+                for command in commands:
+                    done = run(command.line, cwd=tmp_path, **env)
+                    assert prints(command.expected, done.stdout), f"$ {command.line}\n{done.stdout}"
 
     def test_answers_are_what_is_said(self, blocks, local_worker):
         """Each job shown, run through the worker, is answered as shown."""
