@@ -26,6 +26,7 @@ from embedding.contract.responses import (
     Embedded,
     Served,
     Timings,
+    check_listing_size,
     check_size_after,
     check_size_before,
     embedding_json,
@@ -140,7 +141,9 @@ class Actions:
             is_allowed=self._operator.terms.is_allowed,
         )
         self._check_model(request.model)
-        return await self._operator.run(request, report)
+        answer = await self._operator.run(request, report)
+        check_listing_size(answer, max_bytes=self._limits.max_response_bytes)
+        return answer
 
     async def _health(self, request: HealthRequest) -> dict[str, Any]:
         """Return how the worker is, after a real forward where *request* asks for one."""

@@ -128,6 +128,14 @@ def check_size_before(request: EmbedRequest, *, count: int, dim: int, max_bytes:
         raise ResponseTooLarge(_too_large(f"{count} vectors take", count * each, max_bytes))
 
 
+def check_listing_size(answer: Any, *, max_bytes: int) -> None:
+    """Raise ResponseTooLarge if the *answer* to `list_files` takes more than *max_bytes* of JSON."""
+    size = len(json.dumps(answer, ensure_ascii=False).encode())
+    if size > max_bytes:
+        told = f"the answer takes {size} bytes of JSON; the limit is {max_bytes}: ask for a smaller limit"
+        raise ResponseTooLarge(told)
+
+
 def check_size_after(answer: Any, request: EmbedRequest, *, count: int, dim: int, max_bytes: int) -> None:
     """Refuse an *answer* of more than *max_bytes* of JSON; it is measured only where it might not fit.
 

@@ -80,9 +80,16 @@ class Download:
             self._work.parent.mkdir(parents=True, exist_ok=True)
             while True:
                 with suppress(LeaseLost), self._lease.held(lambda: self._tell("waiting", 0, 0)):
-                    return self._outcome("present") if self._is_finished() else self._make(repo, file)
+                    return self._hold(repo, file)
         except OSError as exc:
             raise DownloadError(f"the volume cannot be written: {exc.strerror}") from exc
+
+    def _hold(self, repo: str, file: str) -> Outcome:
+        try:
+            return self._outcome("present") if self._is_finished() else self._make(repo, file)
+        except (OSError, DownloadError):
+            self._lease.check()  # who took it may have cleared away what this one worked on
+            raise
 
     def _place(self) -> tuple[str, str]:
         if self._is_repository:

@@ -95,6 +95,17 @@ class TestModels:
             ("hf-hub:org/na.me_1", ""),
         ]
 
+    @pytest.mark.parametrize("name", ["0/9", "9/0", "a0/z9", "A9z/Z0a", "x0x/x9x", "x9x/x0x", "a._-b/c.d"])
+    def test_letters(self, name):
+        """Letters and digits stand anywhere, dots, underscores and single dashes between them."""
+        assert names(name, f"hf-hub:{name}") == [tuple(name.split("/")), (f"hf-hub:{name}", "")]
+
+    def test_as_text(self):
+        """It is written as it may be asked for."""
+        for name in ("ViT-B-32/openai", "hf-hub:org/name"):
+            (model,) = asked({"action": "download_models", "models": [name]}).models
+            assert str(model) == name
+
     @pytest.mark.parametrize(
         "bad",
         [

@@ -11,11 +11,14 @@ from embedding.contract.canonical import Signable
 from embedding.contract.keys import Key, Keyring
 from embedding.contract.signatures import REFUSAL, Verifier, sign_v2, sign_v3
 from embedding.errors import AuthFailed
-from embedding.operator.access import OFF
 from embedding.operator.operator import Operator, OperatorTerms
 from tests.fakes import fake_actions
 
 
+OFF = (
+    "this action is an operator's, and off on this worker: set EMBEDDING_HMAC_SECRET and sign the job (v3), "
+    "or set ALLOW_OPERATOR_ACTIONS=1"
+)
 KEY = Key("default", b"s" * 32)
 JOBS = [
     {"action": "gpu_info"},

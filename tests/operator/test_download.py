@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import time
 
 import huggingface_hub.constants
 import pytest
@@ -20,6 +21,7 @@ pytest.importorskip("embedding.model.prepare", reason=NO_OPEN_CLIP)
 
 from embedding.operator import download, hub
 from embedding.operator.download import MARGIN_BYTES, Download
+from embedding.operator.lease import Lease
 from tests.operator.models import write_model
 
 
@@ -162,6 +164,27 @@ class TestResuming:
         hub_of_one.knows_ranges = False
 
         assert fetch(root).status == "downloaded"
+
+
+class TestTwo:
+    def test_a_holder_that_was_too_slow(self, root, monkeypatch):
+        """One whose lease was taken stops, waits for the other, and finds what the other made."""
+        fetch_all, others = download.fetch, []
+
+        def robbed(*arguments):
+            if not others:
+                others.append((root / ".download" / "org--name.lease").read_text())
+                (root / ".download" / "org--name.lease").unlink()
+                time.sleep(0.2)
+                others.append(fetch(root).status)
+            return fetch_all(*arguments)
+
+        monkeypatch.setattr(download, "fetch", robbed)
+        monkeypatch.setitem(Lease.__init__.__kwdefaults__, "beat_s", 0.01)
+
+        assert fetch(root).status == "present"
+        assert others[1:] == ["downloaded"]
+        assert list((root / ".download").iterdir()) == []
 
 
 class TestChecksums:

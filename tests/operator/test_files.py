@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from embedding.contract.operator import ListFilesRequest
-from embedding.errors import InvalidInput
+from embedding.errors import InvalidInput, ResponseTooLarge
 from embedding.operator import files
 from embedding.operator.files import REFUSAL, list_files
 from embedding.operator.operator import Operator, OperatorTerms
+from tests.fakes import fake_actions
 
 
 EVERYTHING = {"limit": 1000, "offset": 0}
@@ -90,6 +91,21 @@ def test_roots(tree, tmp_path):
     assert answer["request_id"] == "r"
     assert names(answer["directories"]) == [str(tree), str(tmp_path / "volume-of-others")]
     assert (answer["path"], answer["files"]) == (None, [])
+
+
+@pytest.mark.parametrize("missing", [-1, 0, 1])
+def test_answer_that_is_carried(tree, missing):
+    """An answer of more bytes than are carried says how to ask for less."""
+    operator = Operator(OperatorTerms(True, (str(tree),), (), None, {}))
+    job = {"action": "list_files", "path": str(tree / "models")}
+    size = len(json.dumps(asyncio.run(fake_actions(operator=operator).run(job))))
+    asked = fake_actions(operator=operator, max_response_bytes=size - missing).run(job)
+
+    if missing <= 0:
+        assert asyncio.run(asked)["total_files"] == 4
+    else:
+        with pytest.raises(ResponseTooLarge, match="ask for a smaller limit"):
+            asyncio.run(asked)
 
 
 def test_pages(tree):
