@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console as RichConsole
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 
@@ -83,8 +84,10 @@ class Console:
     def waiting(self, text: str) -> Iterator[Callable[[str], None]]:
         """Show that something is waited for; what is yielded changes the line."""
         if self._out.is_terminal:
-            with self._out.status(Text(self.clean(text))) as status:
-                yield lambda now: status.update(Text(self.clean(now)))
+            columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+            with Progress(*columns, console=self._out, transient=True) as progress:
+                task = progress.add_task(self.clean(text))
+                yield lambda now: progress.update(task, description=self.clean(now))
             return
         said: list[str] = []
 
