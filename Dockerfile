@@ -1,5 +1,6 @@
 # The worker and its weights in one image, for RunPod Serverless (linux/amd64).
 #
+#   scripts/build_worker.sh TAG [ARGUMENT...]                       the way that says which commit is inside
 #   docker build -t clip-embedding-worker .                         ViT-B-32, openai
 #   docker build --build-arg CLIP_MODEL_NAME=ViT-L-14 ...           another model, by open_clip's name and tag
 #   docker build --build-arg CLIP_MODEL_NAME= ...                   the demo model: no weights are downloaded
@@ -24,9 +25,19 @@ COPY --from=pins /torch.txt /tmp/
 ARG TORCH_INDEX=
 # Triton, 640 MB, compiles for torch.compile, which is not used here. Without it pip would follow torch's
 # dependencies and bring it back, so then it follows none: constraints.txt names all the others.
+# What goes with it, 400 MB, is for building extensions (headers, protoc, static libraries), for triton (ptxas,
+# NVSHMEM's device code), for profiling (nvperf, pcsampling, checkpoint), or a second copy (nvrtc.alt, which is
+# nvrtc with another allocator; cusolverMg, for many GPUs). No library in the image is linked to any of it.
+# Left alone: cusparseLt, NCCL, cuFFT, cuSOLVER and the like, which torch opens when it is imported, all of cuDNN,
+# and the bytecode, which spares every start a second.
 RUN pip install --no-cache-dir --progress-bar off ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
       -r /tmp/torch.txt && \
-    pip uninstall --yes triton
+    pip uninstall --yes triton && \
+    cd /opt/venv/lib/python3*/site-packages && \
+    rm -rf torch/include torch/share torch/bin/ptxas torch/bin/protoc* nvidia/*/lib/*.a \
+      nvidia/*/lib/libcusolverMg.so* nvidia/*/lib/libnvrtc*.alt.so* nvidia/*/lib/libnvshmem_device.* \
+      nvidia/*/lib/libnvperf_*.so* nvidia/*/lib/libpcsamplingutil.so* nvidia/*/lib/libcheckpoint.so* && \
+    find numpy sympy networkx -type d -name tests -prune -exec rm -rf {} +
 COPY requirements.txt constraints.txt /tmp/
 RUN pip install --no-cache-dir --progress-bar off --no-deps -r /tmp/requirements.txt -r /tmp/constraints.txt
 
@@ -71,6 +82,9 @@ ARG GIT_COMMIT=
 ARG BUILD_TIME=
 ENV WORKER_GIT_COMMIT=${GIT_COMMIT} \
     WORKER_BUILD_TIME=${BUILD_TIME}
+LABEL org.opencontainers.image.title="CLIP embedding worker" \
+      org.opencontainers.image.revision=${GIT_COMMIT} \
+      org.opencontainers.image.created=${BUILD_TIME}
 
 # With WORKER_MODE=http.
 EXPOSE 8000

@@ -4,8 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-ENGINE ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
-TAG    ?= clip-embedding-worker
+TAG    ?= latest
 
 .DEFAULT_GOAL := help
 .PHONY: help deploy smoke test check format run bench corpus chaos page-test fuzz mutants demo-model install image image-test constraints clean
@@ -63,12 +62,10 @@ demo-model: $(VENV)/worker ## draw, train and evaluate the embedded demo model a
 
 install: $(VENV)/worker ## set up .venv with what the worker needs
 
-image: ## build the image: make image TAG=name ARGS='--build-arg CLIP_MODEL_NAME=ViT-L-14'
-	@test -n '$(ENGINE)' || { echo 'no container engine answers: start docker or podman, or install buildah'; exit 1; }
-	$(ENGINE) $(if $(filter buildah,$(ENGINE)),bud,build) --tag $(TAG) $(ARGS) \
-	  --build-arg GIT_COMMIT=$$(git rev-parse HEAD) --build-arg BUILD_TIME=$$(date -u +%FT%TZ) .
+image: ## build the image: make image TAG=v1 ARGS='--build-arg CLIP_MODEL_NAME=ViT-L-14'
+	scripts/build_worker.sh $(TAG) $(ARGS)
 
-image-test: ## build the image with the demo model, without a container engine if need be, and run its smoke test
+image-test: ## build the image with the demo model, without a container engine if need be, and ask it in every way
 	scripts/image_test.sh
 
 constraints: ## pin again what requirements.txt brings along (needs uv)

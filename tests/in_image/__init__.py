@@ -1,0 +1,1 @@
+"""What scripts/image_test.sh runs inside the image, where this folder and the loopback RunPod are mounted."""
