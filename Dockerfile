@@ -65,9 +65,14 @@ COPY handler.py ./
 COPY embedding embedding
 RUN python -m compileall -q handler.py embedding
 
-# NVIDIA's two variables bring the driver and nvidia-smi into a base that is not NVIDIA's.
 ARG CLIP_MODEL_NAME
 ARG CLIP_PRETRAINED
+ARG GIT_COMMIT=
+ARG BUILD_TIME=
+# buildah's and podman's caches look at build arguments where a command runs, and nowhere else. Without this one
+# an image could tell the commit of the one before it.
+RUN true
+# NVIDIA's two variables bring the driver and nvidia-smi into a base that is not NVIDIA's.
 # A look-up that hangs holds a thread until the resolver gives up: after 2 s for each name server, not 10.
 ENV RES_OPTIONS="timeout:1 attempts:2"
 ENV RUNPOD_SERVERLESS=1 \
@@ -76,11 +81,8 @@ ENV RUNPOD_SERVERLESS=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     CLIP_MODEL_NAME=${CLIP_MODEL_NAME} \
-    CLIP_PRETRAINED=${CLIP_MODEL_NAME:+$CLIP_PRETRAINED}
-
-ARG GIT_COMMIT=
-ARG BUILD_TIME=
-ENV WORKER_GIT_COMMIT=${GIT_COMMIT} \
+    CLIP_PRETRAINED=${CLIP_MODEL_NAME:+$CLIP_PRETRAINED} \
+    WORKER_GIT_COMMIT=${GIT_COMMIT} \
     WORKER_BUILD_TIME=${BUILD_TIME}
 LABEL org.opencontainers.image.title="CLIP embedding worker" \
       org.opencontainers.image.revision=${GIT_COMMIT} \

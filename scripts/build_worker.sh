@@ -28,6 +28,8 @@ main() {
   image=$IMAGE_NAME:$1
   engine_build "$image" --build-arg "GIT_COMMIT=$commit" --build-arg "BUILD_TIME=$(date -u +%FT%TZ)" "${@:2}" ||
     fail "$ENGINE could not build $image: its last lines say why"
+  [[ $* == *GIT_COMMIT=* || $(image_commit "$image") == "$commit" ]] ||
+    fail "$image tells another commit, so $ENGINE took an old layer: build again with --no-cache"
   say "built  $image"
   say "id     $(image_id "$image")"
   say "size   $(image_size "$image")"

@@ -206,9 +206,12 @@ start_registry() { # PORT
 readonly BUILDAH_SAYS='^(subprocess exited with status|Error: exit status) [0-9]+$' # after what it ran
 
 prepare_to_do_without() {
+  local driver
   install_missing buildah debootstrap
   mkdir -p "$CACHE"
-  printf '%s\n' '[storage]' 'driver = ""' "graphroot = \"$CACHE/storage\"" "runroot = \"$CACHE/run\"" >"$WORK/storage.conf"
+  driver=$(buildah --root "$CACHE/storage" --runroot "$CACHE/run" info --format '{{.store.GraphDriverName}}')
+  printf '%s\n' '[storage]' "driver = \"$driver\"" "graphroot = \"$CACHE/storage\"" "runroot = \"$CACHE/run\"" \
+    >"$WORK/storage.conf"
   export CONTAINERS_STORAGE_CONF=$WORK/storage.conf BUILDAH_ISOLATION=chroot
   PATH=$PATH:$CACHE/registry/usr/bin
   command -v docker-registry >/dev/null || fetch_registry
