@@ -103,8 +103,8 @@ image_inspect() { # IMAGE FORMAT
 
 engine_push() { # IMAGE REFERENCE DIGEST_FILE: pushes, and writes the digest that the registry now has there
   if [ "$ENGINE" = docker ]; then
-    docker tag "$1" "$2"
-    docker push "$2" | tee "$3.says" >&2
+    docker tag "$1" "$2" || return
+    docker push "$2" | tee "$3.says" >&2 || return
     sed -nE 's/^.*: digest: (sha256:[0-9a-f]{64}) .*$/\1/p' "$3.says" >"$3"
   else
     "$ENGINE" push --digestfile "$3" "${INSECURE[@]}" "$1" "docker://$2" >&2

@@ -85,6 +85,9 @@ test_push() {
   reference=$(grep "^127.0.0.1:$port/team/$IMAGE_NAME@sha256:" "$WORK/output")
   says "IMAGE_DIGEST=${reference#*@}"
   image_layers | python3 -m tests.in_image.layers "$port/v2/team/$IMAGE_NAME" "${reference#*@}" "$TAG" "$COMMIT"
+  fails 'a push to nobody says so' "$ROOT/scripts/push_worker.sh" "$TAG" 127.0.0.1:9/team
+  says '✗ 127.0.0.1:9 does not answer as a registry does'
+  "$ENGINE" rmi "$reference" "${reference%@*}:$TAG" "${reference%@*}:$COMMIT" >/dev/null 2>&1 || true # its names only
 }
 
 test_prepared_image() {

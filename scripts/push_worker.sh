@@ -50,6 +50,7 @@ main() {
   digest=$(<"$WORK/digest")
   read_back "$repository@$digest"
   report "$repository@$digest" "$digest" "$commit"
+  note "next: python -m deploy apply ENVIRONMENT --image $repository@$digest"
 }
 
 repository_of() { # REGISTRY/NAMESPACE
@@ -63,7 +64,7 @@ repository_of() { # REGISTRY/NAMESPACE
 
 push() { # IMAGE REFERENCE
   note "pushing $2"
-  engine_push "$1" "$2" "$WORK/digest" 2> >(tee "$WORK/errors" >&2) || explain "$2"
+  engine_push "$1" "$2" "$WORK/digest" 2>&1 | tee "$WORK/errors" >&2 || explain "$2"
   [[ $(<"$WORK/digest") =~ ^sha256:[0-9a-f]{64}$ ]] || fail "$ENGINE did not say which digest $2 has now"
   [ ! -e "$WORK/first" ] || cmp -s "$WORK/first" "$WORK/digest" || fail 'the two tags have different digests: push again'
   cp "$WORK/digest" "$WORK/first"
@@ -71,7 +72,6 @@ push() { # IMAGE REFERENCE
 
 explain() { # REFERENCE: ends with why the push of it failed
   local host=${1%%/*}
-  sleep 0.1 # tee may still write
   if grep -qiE 'unauthorized|denied|authentication required|no basic auth|forbidden' "$WORK/errors"; then
     fail "$host refuses the push: log in ($ENGINE login $host) as somebody who may write to ${1%:*}"
   elif grep -qiE 'connection refused|no such host|i/o timeout|timed out|no route|unreachable|EOF|server gave HTTP' \

@@ -4,6 +4,8 @@
 #   scripts/smoke_remote_worker.sh --endpoint-id ID [OPTION...]    a queue endpoint
 #   scripts/smoke_remote_worker.sh --url URL [OPTION...]           an HTTP service
 #
+#   EMBEDDING_HMAC_SECRET=... RUNPOD_API_KEY=... scripts/smoke_remote_worker.sh --endpoint-id abc123
+#
 # It is `python -m deploy smoke` with a Python that can run it: .venv's, else python3.
 # `python -m deploy smoke --help` tells the OPTIONs, and which keys and secrets it reads from the environment.
 

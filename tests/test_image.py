@@ -21,6 +21,19 @@ def test_no_secret_is_built_in():
     assert [name for name in names if SECRET_NAMES.search(name)] == []
 
 
+def test_the_identity_is_never_of_the_image_before():
+    """A command runs between the arguments that identify an image and where they are used.
+
+    Caches of buildah and podman look at arguments only there.
+    """
+    steps = re.findall(r"^(ARG (?:GIT_COMMIT|BUILD_TIME)|RUN|ENV|LABEL)\b", DOCKERFILE, re.MULTILINE)
+
+    assert steps[-6:] == ["ARG GIT_COMMIT", "ARG BUILD_TIME", "RUN", "ENV", "ENV", "LABEL"]
+    uses = [place.start() for place in re.finditer(r"\$\{(?:GIT_COMMIT|BUILD_TIME)\}", DOCKERFILE)]
+    assert len(uses) == 4
+    assert min(uses) > DOCKERFILE.rindex("\nRUN ") > DOCKERFILE.index("ARG BUILD_TIME")
+
+
 def test_hanging_lookups_end_with_their_downloads():
     """A name server that says nothing holds a thread no longer than its download waits."""
     timeout_s, attempts = re.search(r'RES_OPTIONS="timeout:(\d+) attempts:(\d+)"', DOCKERFILE).groups()

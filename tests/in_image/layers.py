@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
 def print_buildah_layers(store: Path) -> None:
     """Write the LAYERS of the image whose inspection stands on stdin; *store* knows their sizes."""
     image = json.load(sys.stdin)["OCIv1"]
-    sizes = {layer.get("diff-digest"): layer["diff-size"] for layer in json.loads(store.read_bytes())}
+    sizes = {layer.get("diff-digest"): layer.get("diff-size") for layer in json.loads(store.read_bytes())}
     steps = [step["created_by"] for step in image["history"] if not step.get("empty_layer")]
     for digest, step in zip(image["rootfs"]["diff_ids"], steps, strict=True):
         print(f"{sizes[digest]}\t{' '.join(step.split())}")
