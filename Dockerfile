@@ -25,11 +25,11 @@ COPY --from=pins /torch.txt /tmp/
 ARG TORCH_INDEX=
 # Triton, 640 MB, compiles for torch.compile, which is not used here. Without it pip would follow torch's
 # dependencies and bring it back, so then it follows none: constraints.txt names all the others.
-# What goes with it, 400 MB, is for building extensions (headers, protoc, static libraries), for triton (ptxas,
-# NVSHMEM's device code), for profiling (nvperf, pcsampling, checkpoint), or a second copy (nvrtc.alt, which is
-# nvrtc with another allocator; cusolverMg, for many GPUs). No library in the image is linked to any of it.
-# Left alone: cusparseLt, NCCL, cuFFT, cuSOLVER and the like, which torch opens when it is imported, all of cuDNN,
-# and the bytecode, which spares every start a second.
+# 450 MB more go with it: what builds extensions (headers, protoc, static libraries), triton's ptxas and NVSHMEM's
+# device code, profiling (nvperf, pcsampling, checkpoint), a second nvrtc, cuSOLVER for many GPUs, and the tests of
+# packages. No library in the image is linked to any of it, and nothing that embeds opens it.
+# Left alone: cusparseLt, NCCL, cuFFT, cuSOLVER and the others that torch opens when it is imported, all of cuDNN,
+# and the bytecode, 220 MB, without which every start takes a second longer.
 RUN pip install --no-cache-dir --progress-bar off ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
       -r /tmp/torch.txt && \
     pip uninstall --yes triton && \

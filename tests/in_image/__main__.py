@@ -54,6 +54,14 @@ def http(commit: str, command: list[str]) -> None:
     """Picture and texts over HTTP, by the token, until SIGTERM ends the worker with status 0."""
     environment = {"WORKER_MODE": "http", "WORKER_TOKEN": SECRET, "ALLOW_DEMO_MODEL": "1"}
     worker = subprocess.Popen(["env", *(f"{name}={value}" for name, value in environment.items()), *command])
+    try:
+        prove_http(commit, worker)
+    finally:
+        worker.kill()
+
+
+def prove_http(commit: str, worker: subprocess.Popen) -> None:
+    """What `http` says, of a worker that was just started."""
     while not is_ready():
         assert worker.poll() is None, "the worker ended before it was ready"
         time.sleep(0.1)
