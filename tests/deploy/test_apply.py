@@ -20,6 +20,7 @@ def test_creates_and_proves(deploy, api, worker):
     done = deploy.apply()
 
     assert done.status == 0, done.all
+    assert "null" not in done.out  # what is empty is no change
     (endpoint,) = api.endpoints
     assert (endpoint["image"], endpoint["timeout"], endpoint["flashboot"]) == (OLD, 600_000, "FLASHBOOT")
     assert endpoint["env"]["EMBEDDING_HMAC_SECRET"] == SECRET

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.errors import DeployError
 from deploy.records import FAILED, PASSED, Record, Records
-from tests.deploy.conftest import CONFIG, NEW, OLD
+from tests.deploy.conftest import NEW, OLD
 from tests.deploy.stand_in import answer, stand_in_worker
 
 
@@ -125,19 +125,23 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         pass
 
 
-def test_old_workers_that_still_answer_are_waited_out(deploy, api, platform):
+def test_old_workers_that_still_answer_are_waited_out(deploy, api, platform, monkeypatch):
     """While workers of an older release are there, another identity is asked again."""
-    deploy.write(CONFIG)
-    api.plan_workers((0.0, "IDLE"), rollout_step_s=1.0)
+    monkeypatch.setattr("deploy.smoke.RETRY_IDENTITY_S", 0.05)
+    api.plan_workers((0.0, "IDLE"), rollout_step_s=0.4)
+    answered = []
 
     def identity():
-        image = api.endpoints[0]["image"]
-        stale = any(each["image"] != image for each in api._store.workers(api.endpoints[0]["id"])["workers"])
-        return {"declaredImageDigest": (OLD if stale else image).split("@")[1]}
+        (endpoint,) = api.endpoints
+        workers = api._call(api._store.workers, endpoint["id"])["workers"]
+        answered.append(OLD if any(each["isStale"] for each in workers) else endpoint["image"])
+        return {"declaredImageDigest": answered[-1].split("@")[1]}
 
     with stand_in_worker(platform, identity=identity):
-        deploy.apply("--workers-min", "1")
-        done = deploy.apply("--workers-min", "1", "--image", NEW)
+        deploy.apply("--workers-min", "2")
+        answered.clear()
+        done = deploy.apply("--workers-min", "2", "--image", NEW)
 
     assert done.status == 0
+    assert (answered[0], answered[-1]) == (OLD, NEW)
     assert "✓ identity as expected" in done.out
