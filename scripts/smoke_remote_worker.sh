@@ -6,7 +6,7 @@
 #
 #   EMBEDDING_HMAC_SECRET=... RUNPOD_API_KEY=... scripts/smoke_remote_worker.sh --endpoint-id abc123
 #
-# It is `python -m deploy smoke` with a Python that can run it: .venv's, else python3.
+# It is `python -m deploy smoke` with a Python that can run it: that of .venv-deploy or .venv, else python3.
 # `python -m deploy smoke --help` tells the OPTIONs, and which keys and secrets it reads from the environment.
 
 set -euo pipefail
@@ -19,12 +19,12 @@ main() {
   [[ " $* " != *' --help '* && " $* " != *' -h '* ]] || usage "${BASH_SOURCE[0]}"
   [[ " $*" =~ \ --(endpoint-id|url)[\ =] ]] || usage "${BASH_SOURCE[0]}" '--endpoint-id ID or --url URL is missing'
   export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
-  for python in "$ROOT/.venv/bin/python" python3; do
+  for python in "$ROOT/.venv-deploy/bin/python" "$ROOT/.venv/bin/python" python3; do
     if "$python" -m deploy smoke --help >/dev/null 2>&1; then
       exec "$python" -m deploy smoke "$@"
     fi
   done
-  fail "no Python here can run deploy: python3 -m pip install -r deploy/requirements.txt, or make install"
+  fail "no Python here can run deploy: 'make deploy ARGS=--help' sets one up, without torch"
 }
 
 main "$@"
