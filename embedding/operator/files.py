@@ -26,7 +26,7 @@ MAX_SCANNED: Final = 100_000  # entries of one folder; 10 to 100 MB while they a
 SCAN_S: Final = 10.0  # a network volume may take a millisecond for each entry
 REFUSAL: Final = "path: no folder of that name is below one of the folders that may be listed"
 
-_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
+_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def open_below(path: str, roots: Sequence[str], opened: ExitStack) -> int:
         path.encode()  # a surrogate could name what is no text, but JSON would not carry it back
         folder = _kept(os.open(root or "/", _OPEN), opened)
         for name in path[len(root) :].split("/"):
-            if name in ("", "."):
+            if not name:
                 continue
             if name == "..":
                 raise InvalidInput(REFUSAL)
@@ -102,7 +102,7 @@ def printable(name: str) -> str:
 def _root_of(path: str, roots: Sequence[str]) -> str | None:
     """Return the longest of *roots* that *path* is, or lies below by its letters."""
     plain = [root.rstrip("/") for root in roots if root.startswith("/")]
-    return max((root for root in plain if f"{path}/".startswith(f"{root}/")), key=len, default=None)
+    return max((root for root in plain if f"{path}/".startswith(f"{root}/")), default=None)
 
 
 def _kept(descriptor: int, opened: ExitStack) -> int:

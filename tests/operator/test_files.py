@@ -34,6 +34,7 @@ def tree(tmp_path):
     (root / "models" / "c").write_bytes(b"")
     (tmp_path / "volume-of-others").mkdir()
     (tmp_path / SECRET).write_text("x" * 1000)
+    (root / "\udcff").mkdir()  # a byte that is no UTF-8
     (root / "up").symlink_to("..")
     (root / "models" / "out").symlink_to(tmp_path)
     (root / "models" / "file").symlink_to(tmp_path / SECRET)
@@ -58,6 +59,7 @@ def test_a_folder(tree):
     answer = listed(tree / "models", tree)
 
     assert names(answer["directories"]) == ["a"]
+    assert answer["directories"][0].keys() == {"name", "modified"}
     assert answer["files"][:1] == [{"name": "b.bin", "size_bytes": 10, "modified": 1_700_000_000}]
     assert [(each["name"], each["size_bytes"], each.get("kind")) for each in answer["files"]] == [
         ("b.bin", 10, None),
@@ -90,7 +92,8 @@ def test_roots(tree, tmp_path):
 
     assert answer["request_id"] == "r"
     assert names(answer["directories"]) == [str(tree), str(tmp_path / "volume-of-others")]
-    assert (answer["path"], answer["files"]) == (None, [])
+    assert (answer["path"], answer["files"], answer["complete"]) == (None, [], True)
+    assert answer["total_bytes"] == 0
 
 
 @pytest.mark.parametrize("missing", [-1, 0, 1])
@@ -109,20 +112,36 @@ def test_answer_that_is_carried(tree, missing):
 
 
 def test_pages(tree):
-    """Pages follow one another without a gap, and the last says that it is."""
-    for number in range(7):
-        (tree / "models" / "a" / str(number)).mkdir() if number < 3 else (
-            tree / "models" / "a" / str(number)
-        ).touch()
+    """Pages follow one another without a gap, folders first, and the last says that it is."""
+    for name in ("x", "y", "z"):
+        (tree / "models" / "a" / name).mkdir()
+    for name in ("4", "3", "2", "1"):
+        (tree / "models" / "a" / name).touch()
     pages, offset = [], 0
     while offset is not None:
         page = listed(tree / "models" / "a", tree, limit=2, offset=offset)
-        pages.append(names(page["directories"] + page["files"]))
+        pages.append((names(page["directories"]), names(page["files"])))
         assert (page["total_files"], page["total_directories"]) == (4, 3)
         offset = page["next_offset"]
 
-    assert pages == [["0", "1"], ["2", "3"], ["4", "5"], ["6"]]
+    assert pages == [(["x", "y"], []), (["z"], ["1"]), ([], ["2", "3"]), ([], ["4"])]
     assert listed(tree / "models" / "a", tree, offset=7)["files"] == []
+
+
+def test_nothing_stays_open(tree):
+    """No descriptor is left behind, whether the folder is there or not."""
+    before = len([*Path("/proc/self/fd").iterdir()])
+    listed(tree / "models" / "a", tree)
+    with pytest.raises(InvalidInput):
+        listed(tree / "models" / "a" / "b", tree)
+
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+
+
+def test_as_shipped():
+    """So many entries are read, for so long; only folders are opened, and nothing is waited for."""
+    assert (files.MAX_SCANNED, files.SCAN_S) == (100_000, 10)
+    assert files._OPEN == os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK
 
 
 @pytest.mark.parametrize(("count", "is_complete"), [(4, True), (5, True), (6, False)])
