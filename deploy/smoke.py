@@ -160,11 +160,14 @@ def _told(answer: Any) -> str:
 def _health(
     caller: Caller, expected: Expected, deadline: Deadline, is_rolling: Callable[[], bool]
 ) -> dict[str, Any]:
-    while True:
+    """Return what the worker says of itself; another identity counts once no older worker could say it."""
+    said = caller.health(deadline)
+    rolling = True
+    while rolling and deadline.left_s and expected.match(_identity(said)).matches is False:
+        if rolling := is_rolling():
+            time.sleep(min(RETRY_IDENTITY_S, deadline.left_s))
         said = caller.health(deadline)
-        if expected.match(_identity(said)).matches is not False or not deadline.left_s or not is_rolling():
-            return said
-        time.sleep(min(RETRY_IDENTITY_S, deadline.left_s))
+    return said
 
 
 def _identity(said: Mapping[str, Any]) -> Mapping[str, Any]:
