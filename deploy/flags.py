@@ -131,7 +131,11 @@ def _add_waiting(command: argparse.ArgumentParser) -> None:
         help="for workers and smoke test together (900)",
     )
     command.add_argument(
-        "--poll-s", type=float, default=1.0, metavar="SECONDS", help="how often to look meanwhile (1)"
+        "--poll-s",
+        type=float,
+        default=3.0,
+        metavar="SECONDS",
+        help="how often to look at workers meanwhile (3)",
     )
 
 

@@ -20,8 +20,8 @@ main() {
   [[ " $*" =~ \ --(endpoint-id|url)[\ =] ]] || usage "${BASH_SOURCE[0]}" '--endpoint-id ID or --url URL is missing'
   export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
   for python in "$ROOT/.venv-deploy/bin/python" "$ROOT/.venv/bin/python" python3; do
-    if "$python" -m deploy smoke --help >/dev/null 2>&1; then
-      exec "$python" -m deploy smoke "$@"
+    if "$python" -P -m deploy smoke --help >/dev/null 2>&1; then
+      exec "$python" -P -m deploy smoke "$@"
     fi
   done
   fail "no Python here can run deploy: 'make deploy ARGS=--help' sets one up, without torch"
