@@ -1,0 +1,96 @@
+"""Answers as arrays: vectors in the order of the call, and an error where an item has none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedding.client.errors import BadAnswer, ItemError, ItemsFailed, ModelChanged
+from embedding.contract.encoding import decode
+from embedding.errors import InvalidInput
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy.typing as npt
+
+    from embedding.contract.requests import EmbedDtype
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """What a call made.
+
+    *vectors* (n, dim) float32 in the order of the call; a row of NaN where the item failed, whose *errors*
+    entry says why. *fingerprint* names model, weights and preprocessing: vectors of different fingerprints
+    must not be compared. Of a call without items, or without a vector, dim is 0 and *fingerprint* None.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    errors: tuple[ItemError | None, ...]
+    fingerprint: str | None
+    model: str | None
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    def raise_for_errors(self) -> Embeddings:
+        """Return this. Raises ItemsFailed if any item failed."""
+        if any(self.errors):
+            raise ItemsFailed(self)
+        return self
+
+
+@dataclass(slots=True)
+class Collected:
+    """The outcomes of a call of *count* items, as its jobs are answered in any order."""
+
+    count: int
+    vectors: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    errors: dict[int, ItemError] = field(default_factory=dict)
+    fingerprint: str | None = None
+    model: str | None = None
+
+    def add(self, indices: Iterable[int], answer: Mapping[str, Any], dtype: EmbedDtype) -> list[int]:
+        """Keep the *answer* to a batch of the items *indices*; return those that may succeed if sent again.
+
+        Raises ModelChanged if another model answered before, BadAnswer if this is no answer of a worker.
+        """
+        try:
+            pairs = list(zip(indices, answer["results"], strict=True))
+            outcomes = [_outcome(index, result, dtype) for index, result in pairs]
+        except (InvalidInput, KeyError, TypeError, ValueError) as fault:
+            raise BadAnswer("the answer has no result for each item: is this such a worker?") from fault
+        self._same_model(answer)
+        for (index, _), outcome in zip(pairs, outcomes, strict=True):
+            if isinstance(outcome, ItemError):
+                self.errors[index] = outcome
+            else:
+                self.vectors[index] = outcome
+                self.errors.pop(index, None)
+        return [outcome.index for outcome in outcomes if isinstance(outcome, ItemError) and outcome.retryable]
+
+    def _same_model(self, answer: Mapping[str, Any]) -> None:
+        fingerprint = answer.get("fingerprint")
+        if self.fingerprint not in (None, fingerprint):
+            raise ModelChanged(f"fingerprints {self.fingerprint} and {fingerprint} answered one call")
+        self.fingerprint, self.model = fingerprint, answer.get("model")
+
+    def whole(self) -> Embeddings:
+        """Return all outcomes in the order of the call."""
+        dim = next((len(vector) for vector in self.vectors.values()), 0)
+        vectors = np.full((self.count, dim), np.nan, dtype=np.float32)
+        for index, vector in self.vectors.items():
+            vectors[index] = vector
+        errors = tuple(self.errors.get(index) for index in range(self.count))
+        return Embeddings(vectors, errors, self.fingerprint, self.model)
+
+
+def _outcome(index: int, result: Mapping[str, Any], dtype: EmbedDtype) -> npt.NDArray[np.float32] | ItemError:
+    if "error" not in result:
+        return decode(result["embedding"], dtype)
+    error = result["error"]
+    return ItemError(index, error["code"], error["message"], error["retryable"])

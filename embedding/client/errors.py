@@ -1,0 +1,81 @@
+"""What a caller of the client can catch, drawn as a tree.
+
+    ClientError
+    ├── Unreachable         no usable answer within the attempts and the time
+    ├── Refused             the platform said no: API key, endpoint, request; `status` is HTTP's
+    ├── JobFailed           the worker failed the job as a whole; `code` and `retryable` are the worker's
+    ├── BadAnswer           what answered is not a worker of this kind
+    ├── ModelChanged        parts of one call were answered by different models
+    └── ItemsFailed         some items failed; `result` holds the vectors of the others
+
+An argument of the wrong type is a TypeError, one out of its limits a ValueError. No message holds an API key,
+a secret or a token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from embedding.client.embeddings import Embeddings
+
+MAX_TOLD = 3
+MAX_TOLD_CHARS = 300
+
+
+class ClientError(Exception):
+    """A call that cannot be answered."""
+
+
+class Unreachable(ClientError):
+    """No usable answer within the attempts and the time that the call had."""
+
+
+class Refused(ClientError):
+    """The platform or the service refused the request itself; trying again would not help."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"HTTP {status}: {body[:MAX_TOLD_CHARS]}")
+        self.status = status
+        self.body = body
+
+
+class JobFailed(ClientError):
+    """The worker failed the job as a whole."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+
+
+class BadAnswer(ClientError):
+    """What answered is not a worker of this kind, or not one that this client knows."""
+
+
+class ModelChanged(ClientError):
+    """Parts of one call were answered by models of different fingerprints, as a deployment went on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """Why the item at *index* of a call has no vector; *code* is one of the worker's."""
+
+    index: int
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class ItemsFailed(ClientError):
+    """Some items have no vector; `result` holds those of the others, and every error."""
+
+    def __init__(self, result: Embeddings) -> None:
+        failed = [error for error in result.errors if error is not None]
+        told = "; ".join(f"item {error.index}: {error.code}: {error.message}" for error in failed[:MAX_TOLD])
+        more = f"; and {len(failed) - MAX_TOLD} more" if len(failed) > MAX_TOLD else ""
+        super().__init__(f"{len(failed)} of {len(result.errors)} items failed: {told}{more}")
+        self.result = result

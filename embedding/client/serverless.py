@@ -1,0 +1,140 @@
+"""Jobs through RunPod's queue: sent, awaited, sent again where that helps, and cancelled when nobody waits.
+
+A job goes to /runsync with a wait of two seconds: a warm worker answers within it, and of a longer job the
+id is known so early that Ctrl-C can cancel it. What is not done by then is asked after at /status, in pauses
+that grow to two seconds. Long jobs go to /run, whose results stay for 30 minutes instead of one; /runsync
+carries 20 MB, /run 10 MB (RunPod's "Operation reference"). A job may run twice when an answer is lost: that
+costs money, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from embedding.client.errors import BadAnswer, ClientError, JobFailed, Refused, Unreachable
+from embedding.client.wire import Wire, to_json
+from embedding.contract.signatures import sign_v3
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from embedding.client.retries import Attempts
+    from embedding.contract.keys import Key
+
+API_URL: Final = "https://api.runpod.ai/v2"
+RUNSYNC_MAX_BYTES: Final = 20_000_000
+RUN_MAX_BYTES: Final = 10_000_000
+WAIT_MS: Final = 2_000
+FIRST_POLL_S: Final = 0.1
+MAX_POLL_S: Final = 2.0
+CANCEL_S: Final = 5.0
+NOT_FOUND: Final = 404
+
+
+class ServerlessTransport:
+    """One endpoint of RunPod's queue."""
+
+    def __init__(
+        self, wire: Wire, endpoint_url: str, key: Key | None, *, timeout_s: float, is_long: bool
+    ) -> None:
+        self._wire = wire
+        self._url = endpoint_url.rstrip("/")
+        self._key = key
+        self._timeout_s = timeout_s
+        self._submit_url = f"{self._url}/run" if is_long else f"{self._url}/runsync?wait={WAIT_MS}"
+        self.max_request_bytes = RUN_MAX_BYTES if is_long else RUNSYNC_MAX_BYTES
+
+    async def run(self, job_input: Mapping[str, Any]) -> Any:
+        """Return the output of a job of *job_input*; a failed one that may succeed is sent again.
+
+        Raises JobFailed, Refused, BadAnswer, or Unreachable when attempts or time are used up.
+        """
+        attempts = self._wire.attempts(self._timeout_s)
+        sent = 0
+        while True:
+            sent += 1
+            try:
+                return await self._run_once(job_input, attempts)
+            except JobFailed as failure:
+                pause_s = attempts.pause_s(sent)
+                if not failure.retryable or pause_s is None:
+                    raise
+            await asyncio.sleep(pause_s)
+
+    async def health(self) -> Any:
+        """Return what a worker says of itself."""
+        return await self.run({"action": "health"})
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._wire.aclose()
+
+    async def _run_once(self, job_input: Mapping[str, Any], attempts: Attempts) -> Any:
+        def body() -> bytes:
+            signed = job_input if self._key is None else {**job_input, "auth": sign_v3(job_input, self._key)}
+            return to_json({"input": signed})
+
+        submitting = asyncio.ensure_future(self._wire.send("POST", self._submit_url, attempts, body))
+        try:
+            standing = await asyncio.shield(submitting)
+            return await self._finished(standing, attempts)
+        except asyncio.CancelledError:
+            await self._cancel(submitting)
+            raise
+
+    async def _finished(self, standing: Any, attempts: Attempts) -> Any:
+        """Return the output of the job that *standing* tells of, once it has ended."""
+        pause_s = FIRST_POLL_S
+        while (status := _field(standing, "status")) in ("IN_QUEUE", "IN_PROGRESS", "RUNNING"):
+            job_id = _field(standing, "id")
+            if attempts.left_s <= pause_s:
+                await self._cancel_id(job_id)
+                raise Unreachable(f"the job is {status} after {self._timeout_s:g} s; it was cancelled")
+            await asyncio.sleep(pause_s)
+            pause_s = min(MAX_POLL_S, pause_s * 1.5)
+            standing = await self._status(job_id, attempts)
+        if status != "COMPLETED":
+            raise _failure(status, standing)
+        return _field(standing, "output")
+
+    async def _status(self, job_id: str, attempts: Attempts) -> Any:
+        try:
+            return await self._wire.send("GET", f"{self._url}/status/{job_id}", attempts)
+        except Refused as refusal:
+            if refusal.status != NOT_FOUND:
+                raise
+            raise JobFailed("JOB_LOST", "the platform no longer knows the job", retryable=True) from None
+
+    async def _cancel(self, submitting: asyncio.Future[Any]) -> None:
+        """Cancel the job that *submitting* makes, whose id is known within the wait of /runsync."""
+        with suppress(ClientError, TimeoutError):
+            async with asyncio.timeout(CANCEL_S):
+                standing = await submitting
+                if _field(standing, "status") != "COMPLETED":
+                    await self._cancel_id(_field(standing, "id"))
+
+    async def _cancel_id(self, job_id: str) -> None:
+        with suppress(ClientError):
+            await self._wire.send(
+                "POST", f"{self._url}/cancel/{job_id}", self._wire.attempts(CANCEL_S), bytes
+            )
+
+
+def _field(standing: Any, name: str) -> Any:
+    try:
+        return standing[name]
+    except (KeyError, TypeError):
+        raise BadAnswer(f"the platform's answer has no {name}") from None
+
+
+def _failure(status: str, standing: Mapping[str, Any]) -> JobFailed:
+    """Return what a job in *status* failed of; a worker writes `CODE: message`."""
+    code, colon, message = str(standing.get("error") or "").partition(": ")
+    if not colon or not code.replace("_", "").isupper():
+        code, message = f"JOB_{status}", str(standing.get("error") or "the platform says no more")
+    output = standing.get("output")
+    retryable = isinstance(output, dict) and output.get("retryable") is True
+    return JobFailed(code, message, retryable=retryable)
