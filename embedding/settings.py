@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
@@ -18,7 +18,7 @@ from embedding.errors import StartupError
 
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 MINUTE_S = 60
 MEBIBYTE = 1 << 20
@@ -119,15 +119,59 @@ class Settings(BaseModel):
 
         Raises StartupError naming every variable that is out of its limits.
         """
-        given = {
-            name: value.strip() for name, value in {**environ, **(overrides or {})}.items() if value.strip()
-        }
-        try:
-            return cls.model_validate(given)
-        except ValidationError as fault:
-            lines = "; ".join(f"{error['loc'][0]}: {error['msg']}" for error in fault.errors())
-            msg = f"the environment is not valid: {lines}"
-            raise StartupError(msg) from None
+        return _read(cls, {**environ, **(overrides or {})})
+
+
+class ClientSettings(BaseModel):
+    """What the environment asks of a client: which worker it reaches, how, and what it expects there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    backend: Literal["runpod_serverless", "runpod_pod"] = Field(
+        default="runpod_serverless", alias="CLIP_INFERENCE_BACKEND"
+    )
+    # The queue.
+    endpoint_id: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_-]+$", max_length=128, alias="RUNPOD_ENDPOINT_ID"
+    )
+    api_key: SecretStr | None = Field(default=None, alias="RUNPOD_API_KEY")
+    api_url: str = Field(
+        default="https://api.runpod.ai/v2", pattern="^https?://", alias="RUNPOD_ENDPOINT_BASE_URL"
+    )
+    # The HTTP service.
+    pod_base_url: str | None = Field(default=None, pattern="^https?://", alias="CLIP_POD_BASE_URL")
+    pod_timeout_s: float = Field(default=60, gt=0, le=60 * MINUTE_S, alias="CLIP_POD_TIMEOUT_S")
+    worker_token: SecretStr | None = Field(default=None, alias="WORKER_TOKEN")
+    # Either.
+    hmac_secret: SecretStr | None = Field(default=None, alias="EMBEDDING_HMAC_SECRET")
+    expected_commit: str | None = Field(default=None, alias="EXPECTED_WORKER_GIT_COMMIT")
+    expected_digest: str | None = Field(default=None, alias="EXPECTED_WORKER_IMAGE_DIGEST")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> ClientSettings:
+        """Read *environ*, the process's own by default; an empty variable counts as not set.
+
+        Raises StartupError naming every variable that is missing or out of its limits.
+        """
+        is_pod = environ.get("CLIP_INFERENCE_BACKEND", "").strip() == "runpod_pod"
+        needed = ("CLIP_POD_BASE_URL",) if is_pod else ("RUNPOD_ENDPOINT_ID", "RUNPOD_API_KEY")
+        return _read(cls, environ, needed)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def _read(kind: type[S], environ: Mapping[str, str], needed: Sequence[str] = ()) -> S:
+    given = {name: value.strip() for name, value in environ.items() if value.strip()}
+    faults = [f"{name}: it is not set" for name in needed if name not in given]
+    try:
+        settings = kind.model_validate(given)
+    except ValidationError as fault:
+        faults += [f"{error['loc'][0]}: {error['msg']}" for error in fault.errors()]
+    if faults:
+        msg = f"the environment is not valid: {'; '.join(faults)}"
+        raise StartupError(msg) from None
+    return settings
 
 
 def environment_of_children(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

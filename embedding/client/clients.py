@@ -1,28 +1,27 @@
-"""The clients: one interface over RunPod's queue and over HTTP, each for coroutines and for plain code.
+"""The clients for coroutines: one interface over RunPod's queue and over HTTP.
 
-    async with AsyncServerlessClient(endpoint_id, api_key, secret=…) as client: await client.embed_texts(…)
-    with HttpClient(base_url, token=…) as client: client.embed_images(…)
+    async with AsyncServerlessClient(endpoint_id, api_key, secret=…) as client:
+        embeddings = await client.embed_texts(["a red circle", "a blue square"])
 
 Every embedding call returns vectors in the order of its arguments. `on_error="raise"` (the default) raises
 ItemsFailed, which holds the good vectors, when any item failed; `"collect"` returns them with their errors.
+`plain` has the same for code without coroutines.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
+from embedding.client.arguments import credential, endpoint, hint_for, require_many, signing_key, web_url
 from embedding.client.calls import Call, Options
 from embedding.client.embeddings import Collected
-from embedding.client.http import HttpTransport
+from embedding.client.errors import BadAnswer, ClientError
+from embedding.client.identity import IdentityCheck
 from embedding.client.inputs import image_item, mixed_item, text_item
-from embedding.client.portal import Portal
-from embedding.client.serverless import API_URL, ServerlessTransport
-from embedding.client.wire import Wire
-from embedding.contract.keys import Keyring
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     import numpy as np
@@ -31,78 +30,135 @@ if TYPE_CHECKING:
     from embedding.client.calls import Transport
     from embedding.client.embeddings import Embeddings
     from embedding.client.inputs import ImageInput, WireItem
-    from embedding.contract.keys import Key
+    from embedding.contract.requests import EmbedDtype
 
-    OnError = Literal["raise", "collect"]
     Vector = npt.NDArray[np.float32]
 
-MAX_BATCH_SIZE: Final = 64  # a worker's, unless it is told otherwise
+OnError = Literal["raise", "collect"]
+
+BATCH_SIZE: Final = 64  # MAX_BATCH_SIZE of a worker that is not told otherwise
 CONCURRENCY: Final = 8
-ATTEMPTS: Final = 5
+ATTEMPTS: Final = 6  # over 8 seconds, 16 at most
+SERVERLESS_TIMEOUT_S: Final = 600.0  # a cold start and a backlog included
+HTTP_TIMEOUT_S: Final = 60.0
+SILENCE_S: Final = 30.0  # RunPod answers within the two seconds that it is asked to wait
+API_URL: Final = "https://api.runpod.ai/v2"
 
 
 class AsyncClient:
-    """Embeds over a transport; may be used by many tasks of one event loop at once."""
+    """Embeds over a transport; many tasks may use it at once. Close it by `async with` or `aclose`."""
 
-    def __init__(self, transport: Transport, *, max_batch_size: int, concurrency: int) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        max_batch_size: int = BATCH_SIZE,
+        concurrency: int = CONCURRENCY,
+        expected_commit: str | None = None,
+        expected_digest: str | None = None,
+    ) -> None:
+        for name, value in {"max_batch_size": max_batch_size, "concurrency": concurrency}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more")
         self._transport = transport
         self._max_batch_size = max_batch_size
         self._concurrency = concurrency
+        self._identity = IdentityCheck(expected_commit, expected_digest)
 
-    async def embed_image(self, image: ImageInput, **options: Any) -> Vector:
-        """Return the vector (dim,) float32 of *image*; *options* as in `embed_images`."""
-        return (await self.embed_images([image], **options)).vectors[0]
+    async def embed_image(
+        self, image: ImageInput, *, normalize: bool = True, dtype: EmbedDtype = "float32"
+    ) -> Vector:
+        """Return the vector (dim,) float32 of *image*; see `embed_images`."""
+        return (await self.embed_images([image], normalize=normalize, dtype=dtype)).vectors[0]
 
-    async def embed_text(self, text: str, **options: Any) -> Vector:
-        """Return the vector (dim,) float32 of *text*; *options* as in `embed_texts`."""
-        return (await self.embed_texts([text], **options)).vectors[0]
+    async def embed_text(
+        self, text: str, *, normalize: bool = True, truncate: bool = True, dtype: EmbedDtype = "float32"
+    ) -> Vector:
+        """Return the vector (dim,) float32 of *text*; see `embed_texts`."""
+        found = await self.embed_texts([text], normalize=normalize, truncate=truncate, dtype=dtype)
+        return found.vectors[0]
 
     async def embed_images(
-        self, images: Sequence[ImageInput], *, on_error: OnError = "raise", **options: Any
+        self,
+        images: Iterable[ImageInput],
+        *,
+        on_error: OnError = "raise",
+        normalize: bool = True,
+        dtype: EmbedDtype = "float32",
     ) -> Embeddings:
         """Return the vectors (n, dim) of *images*: paths, URLs, bytes, Pillow images or arrays of uint8.
 
-        *options*: normalize (True), dtype: "float32", or "float16" for half the bytes on the wire.
+        *images* may be a generator: few of them are held at a time. *normalize*: to length 1. *dtype*: what
+        travels; "float16" takes half the bytes. The vectors are float32 in either case.
         Raises a ClientError; TypeError or ValueError for an argument that is no image.
         """
-        return await self._embed(images, image_item, on_error, Options(**options))
+        return await self._embed(images, image_item, on_error, Options(normalize=normalize, dtype=dtype))
 
     async def embed_texts(
-        self, texts: Sequence[str], *, on_error: OnError = "raise", **options: Any
+        self,
+        texts: Iterable[str],
+        *,
+        on_error: OnError = "raise",
+        normalize: bool = True,
+        truncate: bool = True,
+        dtype: EmbedDtype = "float32",
     ) -> Embeddings:
         """Return the vectors (n, dim) of *texts*.
 
-        *options*: those of `embed_images`, and truncate (True): cut what the model cannot read.
+        *truncate*: cut what the model cannot read, 77 tokens for CLIP; else such a text fails as
+        TEXT_TOO_LONG. All else is as in `embed_images`.
         """
-        return await self._embed(texts, text_item, on_error, Options(**options))
+        return await self._embed(texts, text_item, on_error, Options(normalize, truncate, dtype))
 
     async def embed_batch(
-        self, items: Sequence[Mapping[str, Any]], *, on_error: OnError = "raise", **options: Any
+        self,
+        items: Iterable[Mapping[str, Any]],
+        *,
+        on_error: OnError = "raise",
+        normalize: bool = True,
+        truncate: bool = True,
+        dtype: EmbedDtype = "float32",
     ) -> Embeddings:
         """Return the vectors (n, dim) of *items*, `{"image": …}` and `{"text": …}` mixed freely."""
-        return await self._embed(items, mixed_item, on_error, Options(**options))
+        return await self._embed(items, mixed_item, on_error, Options(normalize, truncate, dtype))
 
     async def health(self) -> dict[str, Any]:
-        """Return what a worker says of itself: model, fingerprint, versions, identity, counters."""
-        return await self._transport.health()
+        """Return what a worker says of itself: model, fingerprint, versions, identity, counters.
+
+        Where a commit or a digest is expected, `identityMatches` (True, False, or None where it cannot be
+        told) and `identityMismatchReason` say how that stands. Raises a ClientError.
+        """
+        answer = await self._transport.health()
+        if not isinstance(answer, dict):
+            raise BadAnswer("the answer is no report of a worker's health")
+        return {**answer, **self._identity.match(answer).as_json()} if self._identity.is_asked else answer
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections; the client cannot be used after that."""
         await self._transport.aclose()
 
     async def _embed(
         self,
-        sources: Sequence[Any],
+        sources: Iterable[Any],
         make_item: Callable[[Any], WireItem],
         on_error: OnError,
         options: Options,
     ) -> Embeddings:
-        if isinstance(sources, str | bytes):
-            raise TypeError("a list is needed; for one image or text there are embed_image and embed_text")
-        collected = Collected(len(sources))
+        if on_error not in get_args(OnError):
+            raise ValueError(f"on_error must be {' or '.join(get_args(OnError))}")
+        require_many(sources)
+        collected = Collected()
         call = Call(self._transport, options, collected, self._max_batch_size, self._concurrency)
-        await call.embed(sources, make_item)
+        try:
+            await call.embed(sources, make_item)
+        except ClientError as failure:
+            failure.partial = collected.whole()
+            raise
+        finally:
+            self._max_batch_size = min(self._max_batch_size, call.max_items)
         result = collected.whole()
+        if result.fingerprint is not None:
+            await self._identity.once(self._transport)
         return result if on_error == "collect" else result.raise_for_errors()
 
     async def __aenter__(self) -> Self:
@@ -123,22 +179,43 @@ class AsyncServerlessClient(AsyncClient):
         api_key: str,
         *,
         secret: str | None = None,
-        timeout_s: float = 600,
+        timeout_s: float = SERVERLESS_TIMEOUT_S,
         is_long: bool = False,
-        max_batch_size: int = MAX_BATCH_SIZE,
+        max_batch_size: int = BATCH_SIZE,
         concurrency: int = CONCURRENCY,
+        attempts: int = ATTEMPTS,
+        expected_commit: str | None = None,
+        expected_digest: str | None = None,
         api_url: str = API_URL,
     ) -> None:
-        """Reach *endpoint_id* by *api_key*; sign with *secret*, the worker's or `kid:secret`.
+        """Reach *endpoint_id* by *api_key*; sign with *secret*, the worker's EMBEDDING_HMAC_SECRET.
 
         *timeout_s* bounds one job with its wait, retries and a cold start. *is_long*: jobs that may take
-        minutes, so that results are kept for half an hour instead of a minute. *concurrency*: jobs in flight.
-        Raises ValueError for a secret that cannot be one.
+        minutes, so that results are kept for half an hour instead of a minute. *max_batch_size*: items in a
+        job. *concurrency*: jobs of one call in flight. *attempts*: how often a request is sent in all.
+        *expected_commit*, *expected_digest*: an IdentityWarning tells if another worker answers.
+        Raises ValueError for an id, key or secret that cannot be one.
         """
-        wire = Wire({"Authorization": f"Bearer {api_key}"}, attempts=ATTEMPTS, connections=concurrency)
-        url = f"{api_url}/{endpoint_id}"
-        transport = ServerlessTransport(wire, url, _key(secret), timeout_s=timeout_s, is_long=is_long)
-        super().__init__(transport, max_batch_size=max_batch_size, concurrency=concurrency)
+        from embedding.client.serverless import ServerlessTransport  # noqa: PLC0415  httpx at the first need
+        from embedding.client.wire import Wire  # noqa: PLC0415
+
+        bearer = credential(api_key, "api_key")
+        wire = Wire(bearer, attempts=attempts, connections=concurrency, silence_s=SILENCE_S)
+        transport = ServerlessTransport(
+            wire,
+            f"{web_url(api_url, 'api_url')}/{endpoint(endpoint_id)}",
+            signing_key(secret),
+            timeout_s=timeout_s,
+            is_long=is_long,
+            hint=hint_for(secret=secret),
+        )
+        super().__init__(
+            transport,
+            max_batch_size=max_batch_size,
+            concurrency=concurrency,
+            expected_commit=expected_commit,
+            expected_digest=expected_digest,
+        )
 
 
 class AsyncHttpClient(AsyncClient):
@@ -150,78 +227,29 @@ class AsyncHttpClient(AsyncClient):
         *,
         secret: str | None = None,
         token: str | None = None,
-        timeout_s: float = 60,
-        max_batch_size: int = MAX_BATCH_SIZE,
+        timeout_s: float = HTTP_TIMEOUT_S,
+        max_batch_size: int = BATCH_SIZE,
         concurrency: int = CONCURRENCY,
+        attempts: int = ATTEMPTS,
+        expected_commit: str | None = None,
+        expected_digest: str | None = None,
     ) -> None:
         """Reach the service at *base_url*; sign with *secret*, or send *token*, or neither if it is open.
 
-        *timeout_s* bounds one request with its retries. *concurrency*: requests in flight.
-        Raises ValueError for a secret that cannot be one.
+        *timeout_s* bounds one request with its retries. *concurrency*: requests of one call in flight. All
+        else is as in AsyncServerlessClient. Raises ValueError for a URL, token or secret that cannot be one.
         """
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        wire = Wire(headers, attempts=ATTEMPTS, connections=concurrency)
-        transport = HttpTransport(wire, base_url, _key(secret), timeout_s=timeout_s)
-        super().__init__(transport, max_batch_size=max_batch_size, concurrency=concurrency)
+        from embedding.client.http import HttpTransport  # noqa: PLC0415  httpx at the first need
+        from embedding.client.wire import Wire  # noqa: PLC0415
 
-
-class Client:
-    """An AsyncClient for plain code, and from several threads at once."""
-
-    def __init__(self, client: AsyncClient, portal: Portal) -> None:
-        self._client, self._portal = client, portal
-
-    def embed_image(self, image: ImageInput, **options: Any) -> Vector:
-        """Return the vector (dim,) float32 of *image*; see `AsyncClient.embed_image`."""
-        return self._portal.run(self._client.embed_image(image, **options))
-
-    def embed_text(self, text: str, **options: Any) -> Vector:
-        """Return the vector (dim,) float32 of *text*; see `AsyncClient.embed_text`."""
-        return self._portal.run(self._client.embed_text(text, **options))
-
-    def embed_images(self, images: Sequence[ImageInput], **options: Any) -> Embeddings:
-        """Return the vectors (n, dim) of *images*; see `AsyncClient.embed_images`."""
-        return self._portal.run(self._client.embed_images(images, **options))
-
-    def embed_texts(self, texts: Sequence[str], **options: Any) -> Embeddings:
-        """Return the vectors (n, dim) of *texts*; see `AsyncClient.embed_texts`."""
-        return self._portal.run(self._client.embed_texts(texts, **options))
-
-    def embed_batch(self, items: Sequence[Mapping[str, Any]], **options: Any) -> Embeddings:
-        """Return the vectors (n, dim) of mixed *items*; see `AsyncClient.embed_batch`."""
-        return self._portal.run(self._client.embed_batch(items, **options))
-
-    def health(self) -> dict[str, Any]:
-        """Return what a worker says of itself."""
-        return self._portal.run(self._client.health())
-
-    def close(self) -> None:
-        """Close all connections and end the thread."""
-        self._portal.run(self._client.aclose())
-        self._portal.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class ServerlessClient(Client):
-    """Embeds through a queue endpoint of RunPod; see `AsyncServerlessClient` for the arguments."""
-
-    def __init__(self, endpoint_id: str, api_key: str, **options: Any) -> None:
-        super().__init__(AsyncServerlessClient(endpoint_id, api_key, **options), Portal())
-
-
-class HttpClient(Client):
-    """Embeds through the always-on service; see `AsyncHttpClient` for the arguments."""
-
-    def __init__(self, base_url: str, **options: Any) -> None:
-        super().__init__(AsyncHttpClient(base_url, **options), Portal())
-
-
-def _key(secret: str | None) -> Key | None:
-    return None if secret is None else Keyring.parse(secret).newest
+        bearer = None if token is None else credential(token, "token")
+        wire = Wire(bearer, attempts=attempts, connections=concurrency)
+        url, hint = web_url(base_url, "base_url"), hint_for(secret=secret, token=token)
+        transport = HttpTransport(wire, url, signing_key(secret), timeout_s=timeout_s, hint=hint)
+        super().__init__(
+            transport,
+            max_batch_size=max_batch_size,
+            concurrency=concurrency,
+            expected_commit=expected_commit,
+            expected_digest=expected_digest,
+        )

@@ -46,9 +46,9 @@ class Embeddings:
 
 @dataclass(slots=True)
 class Collected:
-    """The outcomes of a call of *count* items, as its jobs are answered in any order."""
+    """The outcomes of a call of *count* items so far, as its jobs are answered in any order."""
 
-    count: int
+    count: int = 0
     vectors: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
     errors: dict[int, ItemError] = field(default_factory=dict)
     fingerprint: str | None = None
@@ -62,7 +62,7 @@ class Collected:
         try:
             pairs = list(zip(indices, answer["results"], strict=True))
             outcomes = [_outcome(index, result, dtype) for index, result in pairs]
-        except (InvalidInput, KeyError, TypeError, ValueError) as fault:
+        except (AttributeError, InvalidInput, KeyError, TypeError, ValueError) as fault:
             raise BadAnswer("the answer has no result for each item: is this such a worker?") from fault
         self._same_model(answer)
         for (index, _), outcome in zip(pairs, outcomes, strict=True):
@@ -80,13 +80,18 @@ class Collected:
         self.fingerprint, self.model = fingerprint, answer.get("model")
 
     def whole(self) -> Embeddings:
-        """Return all outcomes in the order of the call."""
+        """Return all outcomes in the order of the call; an item without one has the error NOT_REACHED."""
         dim = next((len(vector) for vector in self.vectors.values()), 0)
         vectors = np.full((self.count, dim), np.nan, dtype=np.float32)
         for index, vector in self.vectors.items():
             vectors[index] = vector
-        errors = tuple(self.errors.get(index) for index in range(self.count))
+        errors = tuple(self._error_of(index) for index in range(self.count))
         return Embeddings(vectors, errors, self.fingerprint, self.model)
+
+    def _error_of(self, index: int) -> ItemError | None:
+        if index in self.vectors or index in self.errors:
+            return self.errors.get(index)
+        return ItemError(index, "NOT_REACHED", "the call ended before this item was embedded", retryable=True)
 
 
 def _outcome(index: int, result: Mapping[str, Any], dtype: EmbedDtype) -> npt.NDArray[np.float32] | ItemError:

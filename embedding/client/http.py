@@ -15,49 +15,63 @@ if TYPE_CHECKING:
 
     from embedding.contract.keys import Key
 
-MAX_REQUEST_BYTES: Final = 30_000_000  # MAX_REQUEST_SIZE_BYTES of a service that is not told otherwise
+REQUEST_BYTES: Final = 30_000_000  # MAX_REQUEST_SIZE_BYTES of a service that is not told otherwise
 BATCH_PATH: Final = "/v1/embed/image-batch"
-ENVELOPE_BYTES: Final = 1_000
+NOT_FOUND: Final = 404
+TOO_LARGE: Final = 413
 
 
 class HttpTransport:
-    """One service."""
+    """One service; *hint* is what to tell a caller whom it does not let in."""
 
-    def __init__(self, wire: Wire, base_url: str, key: Key | None, *, timeout_s: float) -> None:
+    def __init__(self, wire: Wire, base_url: str, key: Key | None, *, timeout_s: float, hint: str) -> None:
         self._wire = wire
         self._url = base_url.rstrip("/")
         self._key = key
         self._timeout_s = timeout_s
-        self.max_request_bytes = MAX_REQUEST_BYTES
+        self._hint = hint
+        self.max_request_bytes = REQUEST_BYTES
 
     async def run(self, job_input: Mapping[str, Any]) -> Any:
-        """Return the answer to a batch. Raises JobFailed, Refused, BadAnswer or Unreachable."""
+        """Return the answer to a batch. Raises JobFailed, Refused, BadAnswer, Unreachable or Closed."""
 
         def body() -> bytes:
-            return to_json(
-                job_input if self._key is None else {**job_input, "auth": sign_v3(job_input, self._key)}
-            )
+            signed = job_input if self._key is None else {**job_input, "auth": sign_v3(job_input, self._key)}
+            return to_json(signed)
 
         try:
-            return await self._wire.send(
-                "POST", f"{self._url}{BATCH_PATH}", self._wire.attempts(self._timeout_s), body
-            )
+            return await self._send("POST", BATCH_PATH, body)
         except Refused as refusal:
-            raise _failure(refusal) from None
+            raise self._failure(refusal) from None
 
     async def health(self) -> Any:
-        """Return what the worker says of itself."""
-        return await self._wire.send("GET", f"{self._url}/health", self._wire.attempts(self._timeout_s))
+        """Return what the worker says of itself. Raises Refused, BadAnswer, Unreachable or Closed."""
+        return await self._send("GET", "/health")
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._wire.aclose()
 
+    async def _send(self, method: str, path: str, body: Any = None) -> Any:
+        try:
+            return await self._wire.send(
+                method, f"{self._url}{path}", self._wire.attempts(self._timeout_s), body
+            )
+        except Refused as refusal:
+            if refusal.status != NOT_FOUND:
+                raise
+            hint = f"there is no {path}: is base_url the address of such a service, without a path?"
+            raise Refused(refusal.status, refusal.body, hint) from None
 
-def _failure(refusal: Refused) -> JobFailed | Refused:
-    """Return the worker's own error where *refusal* holds one; a proxy's is kept as it is."""
-    try:
-        error = json.loads(refusal.body)["error"]
-        return JobFailed(error["code"], error["message"], retryable=error["retryable"])
-    except (KeyError, TypeError, ValueError):
-        return refusal
+    def _failure(self, refusal: Refused) -> JobFailed | Refused:
+        """Return the worker's own error where *refusal* holds one; a proxy's is kept as it is."""
+        try:
+            error = json.loads(refusal.body)["error"]
+            code, message, retryable = error["code"], error["message"], error["retryable"] is True
+        except (KeyError, TypeError, ValueError):
+            code, message, retryable = "", str(refusal), False
+        if refusal.status == TOO_LARGE and code in ("", "INVALID_INPUT"):
+            return JobFailed("REQUEST_TOO_LARGE", message, retryable=False)
+        if code == "AUTH_FAILED":
+            message = f"{message}; {self._hint}"
+        return JobFailed(code, message, retryable=retryable) if code else refusal

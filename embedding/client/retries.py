@@ -1,9 +1,10 @@
 """When a request is sent again, and after how long.
 
-Again after 429, 5xx and lost connections, for nothing of it says that the request is wrong; never after any
-other status. Pauses have full jitter (random between nothing and a bound that doubles), so that callers who
-were cut off together do not return together (Brooker, "Exponential Backoff And Jitter", AWS 2015). A service
-that says how long to wait, by Retry-After, is believed.
+Again after 408, 425, 429, 5xx and lost connections, for nothing of it says that the request is wrong; never
+after any other status. Pauses have full jitter (random between nothing and a bound that doubles), so that
+callers who were cut off together do not return together (Brooker, "Exponential Backoff And Jitter", AWS
+2015). A service that says how long to wait, by Retry-After, is believed; a date in it is held against the
+answer's own Date, so that no clock need be right.
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
-import httpx
-
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+AGAIN: Final = frozenset({408, 425, 429})
+SERVER_FAULTS: Final = range(500, 600)
 FIRST_PAUSE_S: Final = 0.5
-MAX_PAUSE_S: Final = 20.0
+LONGEST_PAUSE_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +44,29 @@ class Attempts:
 
     def pause_s(self, sent: int, retry_after_s: float | None = None) -> float | None:
         """Return how long to wait after *sent* attempts, or None if there shall be no other."""
-        bound_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** (sent - 1))
-        jitter_s = random.uniform(0, bound_s)  # noqa: S311  not for secrets
+        jitter_s = full_jitter_s(sent)
         pause_s = jitter_s if retry_after_s is None else retry_after_s + jitter_s / 4
         return None if sent >= self.count or pause_s >= self.left_s else pause_s
 
 
+def full_jitter_s(sent: int) -> float:
+    """Return a random pause after *sent* attempts, up to a bound that doubles with each."""
+    bound_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (sent - 1))
+    return random.uniform(0, bound_s)  # noqa: S311  not for secrets
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return how many seconds `Retry-After` asks to wait, 0 at least, or None if it does not say."""
-    told = headers.get("retry-after", "")
+    told = headers.get("retry-after", "").strip()
     if told.isdecimal():
         return float(told)
     try:
-        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
-    except ValueError:
+        until, now = parsedate_to_datetime(told), parsedate_to_datetime(headers.get("date", ""))
+        return max(0.0, (until - now).total_seconds())
+    except (TypeError, ValueError):
         return None
 
 
-def may_pass(outcome: httpx.Response | httpx.TransportError) -> bool:
-    """Return whether what went wrong may have passed by the next attempt."""
-    if isinstance(outcome, httpx.TransportError):
-        return not isinstance(outcome, httpx.UnsupportedProtocol)
-    return outcome.status_code in AGAIN
+def may_pass(status: int) -> bool:
+    """Return whether an HTTP *status* says that the next attempt may fare better."""
+    return status in AGAIN or status in SERVER_FAULTS

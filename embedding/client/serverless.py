@@ -4,7 +4,8 @@ A job goes to /runsync with a wait of two seconds: a warm worker answers within 
 id is known so early that Ctrl-C can cancel it. What is not done by then is asked after at /status, in pauses
 that grow to two seconds. Long jobs go to /run, whose results stay for 30 minutes instead of one; /runsync
 carries 20 MB, /run 10 MB (RunPod's "Operation reference"). A job may run twice when an answer is lost: that
-costs money, and changes nothing.
+costs money, and changes nothing. A caller that is killed cannot cancel, so a job ends with its caller's time
+(`ttl`), and before its signature does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from embedding.client.errors import BadAnswer, ClientError, JobFailed, Refused, Unreachable
 from embedding.client.wire import Wire, to_json
-from embedding.contract.signatures import sign_v3
+from embedding.contract.signatures import MAX_LIFETIME_S, sign_v3
 
 
 if TYPE_CHECKING:
@@ -24,33 +25,42 @@ if TYPE_CHECKING:
     from embedding.client.retries import Attempts
     from embedding.contract.keys import Key
 
-API_URL: Final = "https://api.runpod.ai/v2"
-RUNSYNC_MAX_BYTES: Final = 20_000_000
-RUN_MAX_BYTES: Final = 10_000_000
+RUNSYNC_BYTES: Final = 20_000_000
+RUN_BYTES: Final = 10_000_000
 WAIT_MS: Final = 2_000
+TTL_S: Final = (10.0, float(MAX_LIFETIME_S))  # what RunPod takes at least, and what a signature lasts
 FIRST_POLL_S: Final = 0.1
-MAX_POLL_S: Final = 2.0
+LONGEST_POLL_S: Final = 2.0
 CANCEL_S: Final = 5.0
-NOT_FOUND: Final = 404
+FINAL: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"})
+NOT_FOUND, TOO_LARGE = 404, 413
+REFUSALS: Final = {
+    401: "RunPod refuses the API key",
+    403: "RunPod refuses the API key for this endpoint",
+    NOT_FOUND: "RunPod knows no endpoint of this id, or not for this API key",
+}
 
 
 class ServerlessTransport:
-    """One endpoint of RunPod's queue."""
+    """One endpoint of RunPod's queue; *hint* is what to tell a caller whom its worker does not let in."""
 
     def __init__(
-        self, wire: Wire, endpoint_url: str, key: Key | None, *, timeout_s: float, is_long: bool
+        self, wire: Wire, endpoint_url: str, key: Key | None, *, timeout_s: float, is_long: bool, hint: str
     ) -> None:
         self._wire = wire
         self._url = endpoint_url.rstrip("/")
         self._key = key
         self._timeout_s = timeout_s
+        self._hint = hint
         self._submit_url = f"{self._url}/run" if is_long else f"{self._url}/runsync?wait={WAIT_MS}"
-        self.max_request_bytes = RUN_MAX_BYTES if is_long else RUNSYNC_MAX_BYTES
+        shortest_s, longest_s = TTL_S
+        self._policy = {"ttl": round(1e3 * min(max(timeout_s, shortest_s), longest_s))}
+        self.max_request_bytes = RUN_BYTES if is_long else RUNSYNC_BYTES
 
     async def run(self, job_input: Mapping[str, Any]) -> Any:
         """Return the output of a job of *job_input*; a failed one that may succeed is sent again.
 
-        Raises JobFailed, Refused, BadAnswer, or Unreachable when attempts or time are used up.
+        Raises JobFailed, Refused, BadAnswer, Closed, or Unreachable when attempts or time are used up.
         """
         attempts = self._wire.attempts(self._timeout_s)
         sent = 0
@@ -65,7 +75,7 @@ class ServerlessTransport:
             await asyncio.sleep(pause_s)
 
     async def health(self) -> Any:
-        """Return what a worker says of itself."""
+        """Return what a worker says of itself, by a job as any other."""
         return await self.run({"action": "health"})
 
     async def aclose(self) -> None:
@@ -73,32 +83,44 @@ class ServerlessTransport:
         await self._wire.aclose()
 
     async def _run_once(self, job_input: Mapping[str, Any], attempts: Attempts) -> Any:
-        def body() -> bytes:
-            signed = job_input if self._key is None else {**job_input, "auth": sign_v3(job_input, self._key)}
-            return to_json({"input": signed})
-
-        submitting = asyncio.ensure_future(self._wire.send("POST", self._submit_url, attempts, body))
+        submitting = asyncio.ensure_future(self._submit(job_input, attempts))
         try:
             standing = await asyncio.shield(submitting)
-            return await self._finished(standing, attempts)
+            return await self._output(standing, attempts)
         except asyncio.CancelledError:
             await self._cancel(submitting)
             raise
 
-    async def _finished(self, standing: Any, attempts: Attempts) -> Any:
+    async def _submit(self, job_input: Mapping[str, Any], attempts: Attempts) -> Any:
+        def body() -> bytes:
+            signed = job_input if self._key is None else {**job_input, "auth": sign_v3(job_input, self._key)}
+            return to_json({"input": signed, "policy": self._policy})
+
+        try:
+            return await self._wire.send("POST", self._submit_url, attempts, body)
+        except Refused as refusal:
+            if refusal.status == TOO_LARGE:
+                raise JobFailed("REQUEST_TOO_LARGE", str(refusal), retryable=False) from None
+            if refusal.status in REFUSALS:
+                raise Refused(refusal.status, refusal.body, REFUSALS[refusal.status]) from None
+            raise
+
+    async def _output(self, standing: Any, attempts: Attempts) -> Any:
         """Return the output of the job that *standing* tells of, once it has ended."""
         pause_s = FIRST_POLL_S
-        while (status := _field(standing, "status")) in ("IN_QUEUE", "IN_PROGRESS", "RUNNING"):
+        while (status := _field(standing, "status")) not in FINAL:
             job_id = _field(standing, "id")
             if attempts.left_s <= pause_s:
                 await self._cancel_id(job_id)
-                raise Unreachable(f"the job is {status} after {self._timeout_s:g} s; it was cancelled")
+                raise Unreachable(_late(status, self._timeout_s))
             await asyncio.sleep(pause_s)
-            pause_s = min(MAX_POLL_S, pause_s * 1.5)
+            pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
             standing = await self._status(job_id, attempts)
         if status != "COMPLETED":
-            raise _failure(status, standing)
-        return _field(standing, "output")
+            raise self._failure(status, standing)
+        if standing.get("output") is None:
+            raise JobFailed("JOB_LOST", "the platform has no output of the job", retryable=True)
+        return standing["output"]
 
     async def _status(self, job_id: str, attempts: Attempts) -> Any:
         try:
@@ -113,7 +135,7 @@ class ServerlessTransport:
         with suppress(ClientError, TimeoutError):
             async with asyncio.timeout(CANCEL_S):
                 standing = await submitting
-                if _field(standing, "status") != "COMPLETED":
+                if _field(standing, "status") not in FINAL:
                     await self._cancel_id(_field(standing, "id"))
 
     async def _cancel_id(self, job_id: str) -> None:
@@ -122,19 +144,26 @@ class ServerlessTransport:
                 "POST", f"{self._url}/cancel/{job_id}", self._wire.attempts(CANCEL_S), bytes
             )
 
+    def _failure(self, status: str, standing: Mapping[str, Any]) -> JobFailed:
+        """Return what a job in *status* failed of; a worker writes `CODE: message`."""
+        told = str(standing.get("error") or "the platform says no more")
+        code, colon, message = told.partition(": ")
+        if not colon or not code.replace("_", "").isupper():
+            code, message = f"JOB_{status}", told
+        if code == "AUTH_FAILED":
+            message = f"{message}; {self._hint}"
+        output = standing.get("output")
+        retryable = isinstance(output, dict) and output.get("retryable") is True
+        return JobFailed(code, message, retryable=retryable)
 
-def _field(standing: Any, name: str) -> Any:
-    try:
-        return standing[name]
-    except (KeyError, TypeError):
-        raise BadAnswer(f"the platform's answer has no {name}") from None
+
+def _field(standing: Any, name: str) -> str:
+    value = standing.get(name) if isinstance(standing, dict) else None
+    if not isinstance(value, str):
+        raise BadAnswer(f"the platform's answer has no {name}")
+    return value
 
 
-def _failure(status: str, standing: Mapping[str, Any]) -> JobFailed:
-    """Return what a job in *status* failed of; a worker writes `CODE: message`."""
-    code, colon, message = str(standing.get("error") or "").partition(": ")
-    if not colon or not code.replace("_", "").isupper():
-        code, message = f"JOB_{status}", str(standing.get("error") or "the platform says no more")
-    output = standing.get("output")
-    retryable = isinstance(output, dict) and output.get("retryable") is True
-    return JobFailed(code, message, retryable=retryable)
+def _late(status: str, timeout_s: float) -> str:
+    advice = ": no worker took it; has the endpoint any?" if status == "IN_QUEUE" else ""
+    return f"the job is {status} after {timeout_s:g} s, and was cancelled{advice}"

@@ -1,4 +1,8 @@
-"""Requests that are sent again while that may help, over one pool of connections."""
+"""Requests that are sent again while that may help, over one pool of connections.
+
+A pool belongs to an event loop, so a client that meets another loop, in a second `asyncio.run` or after a
+fork, opens a new one. What is told of an answer never holds the credential, even where a server echoes it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
-from embedding.client.errors import MAX_TOLD_CHARS, BadAnswer, Refused, Unreachable
+from embedding.client.errors import TOLD_CHARS, BadAnswer, Closed, Refused, Unreachable
 from embedding.client.retries import Attempts, may_pass, retry_after_s
 
 
@@ -16,15 +20,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CONNECT_S: Final = 10.0
+SPARE_CONNECTIONS: Final = 4  # for cancelling and asking after jobs while all others are waited on
+CERTIFICATE: Final = "CERTIFICATE_VERIFY_FAILED"
+
+Outcome = httpx.Response | httpx.RequestError | TimeoutError
 
 
 class Wire:
-    """Sends JSON and reads JSON, with *headers* on every request."""
+    """Sends JSON and reads JSON, each request *attempts* times at most, with *credential* as its bearer.
 
-    def __init__(self, headers: dict[str, str], *, attempts: int, connections: int) -> None:
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._http = httpx.AsyncClient(headers=headers, limits=limits, follow_redirects=False)
+    *silence_s* is how long a connection may say nothing before it counts as lost; None: the time of the call.
+    """
+
+    def __init__(
+        self, credential: str | None, *, attempts: int, connections: int, silence_s: float | None = None
+    ) -> None:
+        self._credential = credential
         self._attempts = attempts
+        self._connections = connections + SPARE_CONNECTIONS
+        self._timeout = httpx.Timeout(silence_s, connect=CONNECT_S, pool=None)
+        self._http: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
 
     def attempts(self, timeout_s: float) -> Attempts:
         """Return the attempts that a call of *timeout_s* has."""
@@ -36,59 +53,81 @@ class Wire:
         """Return what *url* answers, parsed. *body* is asked anew for each attempt: a signature serves once.
 
         Raises Refused for a status that no attempt changes, Unreachable when attempts or time are used up,
-        BadAnswer for what is not JSON.
+        BadAnswer for what is not JSON, Closed after `aclose`.
         """
         sent = 0
         while True:
             outcome = await self._once(method, url, attempts, body)
             sent += 1
             if isinstance(outcome, httpx.Response) and outcome.is_success:
-                return _parsed(outcome)
-            if not may_pass(outcome):
-                raise _refusal(outcome)
+                return self._parsed(outcome)
+            if isinstance(outcome, httpx.Response) and not may_pass(outcome.status_code):
+                raise self._refusal(outcome)
             asked_s = retry_after_s(outcome.headers) if isinstance(outcome, httpx.Response) else None
-            pause_s = attempts.pause_s(sent, asked_s)
+            pause_s = None if CERTIFICATE in str(outcome) else attempts.pause_s(sent, asked_s)
             if pause_s is None:
-                raise Unreachable(f"no answer after {sent} attempts; the last: {_told(outcome)}")
+                raise Unreachable(self._gave_up(outcome, sent, asked_s))
             await asyncio.sleep(pause_s)
+
+    async def aclose(self) -> None:
+        """Close all connections; every call after that raises Closed."""
+        self._is_closed = True
+        if self._http is not None and self._loop is asyncio.get_running_loop():
+            await self._http.aclose()
 
     async def _once(
         self, method: str, url: str, attempts: Attempts, body: Callable[[], bytes] | None
-    ) -> httpx.Response | httpx.TransportError:
-        timeout = httpx.Timeout(
-            max(attempts.left_s, 1e-3), connect=min(CONNECT_S, max(attempts.left_s, 1e-3))
-        )
-        content = None if body is None else body()
+    ) -> Outcome:
+        content = None if body is None else await asyncio.to_thread(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
-            return await self._http.request(method, url, content=content, headers=headers, timeout=timeout)
-        except httpx.TransportError as fault:
+            async with asyncio.timeout(attempts.left_s):
+                return await self._pool().request(method, url, content=content, headers=headers)
+        except (httpx.RequestError, TimeoutError) as fault:
             return fault
 
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._http.aclose()
+    def _pool(self) -> httpx.AsyncClient:
+        if self._is_closed:
+            raise Closed("this client is closed: make a new one")
+        loop = asyncio.get_running_loop()
+        if self._http is None or self._loop is not loop:
+            bearer = {} if self._credential is None else {"Authorization": f"Bearer {self._credential}"}
+            limits = httpx.Limits(
+                max_connections=self._connections, max_keepalive_connections=self._connections
+            )
+            self._http = httpx.AsyncClient(headers=bearer, limits=limits, timeout=self._timeout)
+            self._loop = loop
+        return self._http
+
+    def _parsed(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except (ValueError, RecursionError):
+            told = self._told(response.text)[:TOLD_CHARS]
+            raise BadAnswer(f"the answer is not JSON, so no worker gave it: {told!r}") from None
+
+    def _refusal(self, response: httpx.Response) -> Refused:
+        text = self._told(response.text) or response.reason_phrase
+        if not response.has_redirect_location:
+            return Refused(response.status_code, text)
+        to = response.headers["location"].partition("?")[0][:TOLD_CHARS]
+        return Refused(response.status_code, text, f"it redirects to {self._told(to)}: give that address")
+
+    def _gave_up(self, outcome: Outcome, sent: int, asked_s: float | None) -> str:
+        if isinstance(outcome, httpx.Response):
+            last = f"HTTP {outcome.status_code} {self._told(outcome.text)[:TOLD_CHARS]}"
+        elif isinstance(outcome, TimeoutError):
+            last = "nothing came before the time was over"
+        else:
+            last = f"{type(outcome).__name__} {self._told(str(outcome))}"
+        asked = "" if asked_s is None else f", which asks to wait {asked_s:.0f} s"
+        times = "1 attempt" if sent == 1 else f"{sent} attempts"
+        return f"no answer after {times}; the last: {last.strip()}{asked}"
+
+    def _told(self, text: str) -> str:
+        return text.replace(self._credential, "***") if self._credential else text
 
 
 def to_json(value: Any) -> bytes:
     """Return *value* as compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _parsed(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        raise BadAnswer(f"the answer is not JSON: {response.text[:MAX_TOLD_CHARS]!r}") from None
-
-
-def _refusal(outcome: httpx.Response | httpx.TransportError) -> Exception:
-    if isinstance(outcome, httpx.Response):
-        return Refused(outcome.status_code, outcome.text or outcome.reason_phrase)
-    return Unreachable(_told(outcome))
-
-
-def _told(outcome: httpx.Response | httpx.TransportError) -> str:
-    if isinstance(outcome, httpx.Response):
-        return f"HTTP {outcome.status_code} {outcome.text[:MAX_TOLD_CHARS]}"
-    return f"{type(outcome).__name__} {outcome}".strip()
