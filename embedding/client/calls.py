@@ -33,6 +33,7 @@ T = TypeVar("T")
 ENVELOPE_BYTES: Final = 2_000  # around the items: options, signature and policy
 TOO_MANY: Final = frozenset({"BATCH_TOO_LARGE", "RESPONSE_TOO_LARGE", "REQUEST_TOO_LARGE"})
 OF_THE_CALLER: Final = frozenset({"AUTH_FAILED", "MODEL_MISMATCH"})  # every job would fail alike
+UNSIGNED: Final = "this worker embeds nothing unsigned; give the worker's EMBEDDING_HMAC_SECRET as secret"
 ITEM_ATTEMPTS: Final = 3
 LIMIT: Final = re.compile(r"limit is (\d{1,9})")  # in what BATCH_TOO_LARGE says
 
@@ -159,7 +160,10 @@ class Call:
                     index, failure.code, failure.message, failure.retryable
                 )
             return set()
-        return set(self.collected.add(indices, answer, self.options.dtype))
+        again = set(self.collected.add(indices, answer, self.options.dtype))
+        if all(error and error.code == "AUTH_FAILED" for error in map(self.collected.errors.get, indices)):
+            raise JobFailed("AUTH_FAILED", UNSIGNED, retryable=False)
+        return again
 
     async def _in_pieces(self, numbered: Numbered, failure: JobFailed) -> set[int]:
         """Run the items of a job that was too large: in halves, or in as many as the worker says."""

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,8 @@ class TestPixels:
     @pytest.mark.parametrize("name", FILES)
     def test_a_pillow_image_is_its_file(self, name):
         """The worker makes the same pixels of a picture opened by Pillow as of its file."""
-        whole = Image.open(io.BytesIO(FILES[name]))
+        with warnings.catch_warnings(action="ignore"):  # Pillow's own, of broken EXIF
+            whole = Image.open(io.BytesIO(FILES[name]))
 
         assert np.abs(seen(image_item(whole)).astype(int) - seen(FILES[name])).max() <= 1
 
@@ -180,7 +182,7 @@ class TestPixels:
 
     def test_a_damaged_file_that_pillow_has_opened(self):
         """A picture whose file ends too early is the item's error, not the call's."""
-        opened = Image.open(io.BytesIO(FILES["JPEG"][:400]))
+        opened = Image.open(io.BytesIO(FILES["JPEG"][:-60]))
 
         with pytest.raises(OSError, match="truncated") as fault:
             image_item(opened)

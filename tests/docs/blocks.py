@@ -3,6 +3,8 @@
     ```console        commands after `$ `, each followed by what it prints; run in the repository
     ```console runpod the same, in a checkout of its own, beside an account at a RunPod on loopback
     ```console server a command that stays; it is stopped at the end of its section
+    ```python         a script, run in the repository
+    ```python output  what the script before prints
     ```json request   a job, run through the worker
     ```json answer    what the job before is answered
     ```text           a message or a file that another test checks; not run
@@ -18,7 +20,16 @@ from dataclasses import dataclass
 
 
 _BLOCK = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
-KINDS = {"console", "console runpod", "console server", "json request", "json answer", "text"}
+KINDS = {
+    "console",
+    "console runpod",
+    "console server",
+    "json request",
+    "json answer",
+    "python",
+    "python output",
+    "text",
+}
 
 
 @dataclass(frozen=True, slots=True)

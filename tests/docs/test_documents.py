@@ -61,6 +61,9 @@ class TestSections:
             for block in blocks:
                 for command in commands_of(block) if block.kind == "console" else []:
                     check(command)
+            for script, output in scripts_of(blocks):
+                printed = run_script(script)
+                assert prints(output, printed), f"line {script.line}:\n{printed}"
         finally:
             for process in running:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -105,6 +108,26 @@ def check(command):
         return
     done = run_as_container(command.line) if command.line.startswith("docker run ") else run(command.line)
     assert prints(command.expected, done.stdout), f"$ {command.line}\n{done.stdout}"
+
+
+def scripts_of(blocks):
+    """Return each Python block with the output that stands below it."""
+    shown = [block for block in blocks if block.kind in ("python", "python output")]
+    assert [block.kind for block in shown] == ["python", "python output"] * (len(shown) // 2)
+    return [(script, output.body) for script, output in zip(shown[::2], shown[1::2], strict=True)]
+
+
+def run_script(block):
+    """Return what a Python block prints, warnings and errors included, as if pasted into a file."""
+    return subprocess.run(
+        ["python", "-c", block.body],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=110,
+    ).stdout
 
 
 def run_as_container(line):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from embedding.errors import WorkerError
-from embedding.settings import Settings
+from embedding.settings import ClientSettings, Settings
 
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,13 @@ def test_every_setting_is_in_the_readme():
     assert all(f"`{name}`" in README for name in platform)
 
 
+def test_every_setting_of_a_client_is_in_the_readme():
+    """The README's second table has every variable that `client_from_env` reads, and no other."""
+    told = set(re.findall(r"`([A-Z_]+)`", " ".join(first_cells(README, "client's variable"))))
+
+    assert told == {field.alias for field in ClientSettings.model_fields.values()}
+
+
 def test_a_pods_variables_are_settings():
     """What POD.md lets a Pod be made of is JSON, and every variable in it is one that is read."""
     pod = json.loads(re.search(r"^```text\n(\{.*?^\})$", POD, re.MULTILINE | re.DOTALL)[1])
@@ -64,14 +72,16 @@ def test_a_pods_variables_are_settings():
 
 
 def test_every_dependency_has_its_reason():
-    """The README's table has every line of both requirements.txt, and no other; each is pinned exactly."""
+    """The README's table has what worker, client and deploy need, and nothing else; most are pinned."""
     files = [ROOT / "requirements.txt", ROOT / "deploy/requirements.txt"]
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     pins = {line for line in lines if line and not line.startswith("#")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    client = {need.split(">=")[0] for need in project["dependencies"]}
     told = set(re.findall(r"`([a-z0-9-]+)`", " ".join(first_cells(README, "dependency"))))
 
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", pin) for pin in pins)
-    assert told == {pin.split("==")[0] for pin in pins}
+    assert told == {pin.split("==")[0] for pin in pins} | client
     assert len(told) == len(pins)
 
 

@@ -1,0 +1,129 @@
+"""The client and its process: how light its import is, Ctrl-C, and forks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from embedding.client import HttpClient, ServerlessClient
+from tests.client.scripted import scripted
+from tests.loopback import LoopbackRunPod
+
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "pydantic", "httpx", "PIL", "runpod", "open_clip", "fastapi", "embedding.settings")
+MAX_IMPORT_S = 0.3
+
+
+def python(program):
+    """Return what *program* prints in a fresh interpreter."""
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def interrupted_after(delay_s, call):
+    """Run *call* and send Ctrl-C to this process meanwhile; return how long the end took after it."""
+    sent = []
+
+    def interrupt():
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(delay_s, interrupt)
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        return time.monotonic() - sent[0]
+    finally:
+        timer.join()
+
+
+def test_import_is_light():
+    """Importing the client brings nothing that a program would wait for."""
+    loaded = python("import sys, embedding.client; print(*sys.modules)").split()
+
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_import_is_fast():
+    """It takes less than 0.3 s, the best of five."""
+    program = "import time; t = time.perf_counter(); import embedding.client; print(time.perf_counter() - t)"
+
+    assert min(float(python(program)) for _ in range(5)) < MAX_IMPORT_S
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_ctrl_c_cancels_the_remote_job(is_long):
+    """While nobody takes the job, before and after its id is known, Ctrl-C ends it on the platform."""
+    with LoopbackRunPod() as platform:
+        options = {"api_url": platform.base_url, "is_long": is_long, "max_batch_size": 1}
+        with ServerlessClient(platform.endpoint_id, platform.api_key, **options) as client:
+            took_s = interrupted_after(0.4, lambda: client.embed_texts(["a", "b", "c"]))
+            jobs = platform.health()["jobs"]
+
+    assert took_s < 4
+    assert jobs["inQueue"] == jobs["inProgress"] == 0
+
+
+def test_a_second_ctrl_c_waits_for_nothing():
+    """Whoever insists is let go, even while the platform does not answer."""
+    with scripted() as script:
+        script.answers = [lambda _: time.sleep(8)] * 2
+        client = ServerlessClient("x1", "key", api_url=f"{script.url}/v2")
+        again = threading.Timer(0.8, os.kill, (os.getpid(), signal.SIGINT))
+        again.start()
+        took_s = interrupted_after(0.3, lambda: client.embed_text("x"))
+        again.join()
+
+    assert 0.4 < took_s < 2
+
+
+def test_a_forked_process_uses_the_client_that_it_got():
+    """A pool of processes shares a client made before them, and its parent goes on using it."""
+    program = """
+import multiprocessing, sys
+from embedding.client import HttpClient
+
+def embed(text):
+    return client.embed_text(text).tolist()
+
+with HttpClient(sys.argv[1]) as client:
+    first = embed("a")
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(pool.map(embed, ["a", "b", "c", "d"]) == [first] * 4)
+    print(embed("a") == first)
+"""
+    assert "fork" in multiprocessing.get_all_start_methods()
+    with scripted() as script:
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, script.url]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+
+    assert done.stdout.split() == ["True", "True"], done.stderr
+
+
+def test_a_client_that_was_never_used_holds_nothing():
+    """Making and closing a client starts no thread and opens no connection."""
+    before = threading.active_count()
+    clients = [HttpClient("http://127.0.0.1:9") for _ in range(20)]
+
+    assert threading.active_count() == before
+    for client in clients:
+        client.close()
+
+
+def test_help_teaches():
+    """`help(ServerlessClient)` says what each argument is for."""
+    for kind in (ServerlessClient, HttpClient):
+        told = python(f"from embedding.client import {kind.__name__} as kind; help(kind)")
+
+        assert all(f"*{name}" in told for name in ("secret", "timeout_s", "concurrency"))
+        assert "embed_images" in told and "on_error" in told
