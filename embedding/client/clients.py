@@ -54,8 +54,7 @@ class AsyncClient:
         *,
         max_batch_size: int = BATCH_SIZE,
         concurrency: int = CONCURRENCY,
-        expected_commit: str | None = None,
-        expected_digest: str | None = None,
+        identity: IdentityCheck | None = None,
     ) -> None:
         for name, value in {"max_batch_size": max_batch_size, "concurrency": concurrency}.items():
             if value < 1:
@@ -63,7 +62,7 @@ class AsyncClient:
         self._transport = transport
         self._max_batch_size = max_batch_size
         self._concurrency = concurrency
-        self._identity = IdentityCheck(expected_commit, expected_digest)
+        self._identity = identity or IdentityCheck()
 
     async def embed_image(
         self, image: ImageInput, *, normalize: bool = True, dtype: EmbedDtype = "float32"
@@ -209,13 +208,8 @@ class AsyncServerlessClient(AsyncClient):
             is_long=is_long,
             hint=hint_for(secret=secret),
         )
-        super().__init__(
-            transport,
-            max_batch_size=max_batch_size,
-            concurrency=concurrency,
-            expected_commit=expected_commit,
-            expected_digest=expected_digest,
-        )
+        identity = IdentityCheck(expected_commit, expected_digest)
+        super().__init__(transport, max_batch_size=max_batch_size, concurrency=concurrency, identity=identity)
 
 
 class AsyncHttpClient(AsyncClient):
@@ -246,10 +240,5 @@ class AsyncHttpClient(AsyncClient):
         wire = Wire(bearer, attempts=attempts, connections=concurrency)
         url, hint = web_url(base_url, "base_url"), hint_for(secret=secret, token=token)
         transport = HttpTransport(wire, url, signing_key(secret), timeout_s=timeout_s, hint=hint)
-        super().__init__(
-            transport,
-            max_batch_size=max_batch_size,
-            concurrency=concurrency,
-            expected_commit=expected_commit,
-            expected_digest=expected_digest,
-        )
+        identity = IdentityCheck(expected_commit, expected_digest)
+        super().__init__(transport, max_batch_size=max_batch_size, concurrency=concurrency, identity=identity)

@@ -25,8 +25,8 @@ ASK_S: Final = 5.0
 class IdentityCheck:
     """What is expected of a worker's build; nothing where both are empty."""
 
-    commit: str | None
-    digest: str | None
+    commit: str | None = None
+    digest: str | None = None
     is_done: bool = False
 
     @property

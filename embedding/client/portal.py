@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from embedding.client.errors import Closed
 
@@ -33,31 +33,24 @@ class Portal:
         self._pid = 0  # no process's
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread
+        self._calls: set[asyncio.Task[Any]] = set()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Return what *coroutine* returns, or raise what it raises. Raises Closed after or by `close`."""
-        ended = threading.Event()
-
-        async def tracked() -> T:
-            try:
-                return await coroutine
-            finally:
-                ended.set()
-
+        outcome: Future[T] = Future()
         with self._opening:
             if self._is_closed:
                 coroutine.close()
                 raise Closed("this client is closed: make a new one")
             self._open()
-            future = asyncio.run_coroutine_threadsafe(tracked(), self._loop)
+            call = _Call(coroutine, outcome)
+            self._loop.call_soon_threadsafe(call.start, self._calls)
         try:
-            return future.result()
-        except CancelledError:
-            raise Closed("this client was closed while the call ran") from None
+            return outcome.result()
         finally:
-            if not future.done():
-                future.cancel()
-                ended.wait(CANCEL_S)
+            if not outcome.done():
+                self._loop.call_soon_threadsafe(call.cancel)
+                wait([outcome], CANCEL_S)
 
     def close(self, finish: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Cancel what still runs, run what *finish* returns, and end the thread; once."""
@@ -66,7 +59,7 @@ class Portal:
             self._is_closed = True
         if not is_running:
             return
-        asyncio.run_coroutine_threadsafe(_wind_up(finish), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._wind_up(finish), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -74,16 +67,40 @@ class Portal:
     def _open(self) -> None:
         if self._pid == os.getpid():
             return
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._calls = asyncio.new_event_loop(), set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="embedding client", daemon=True)
         self._thread.start()
         self._pid = os.getpid()
 
+    async def _wind_up(self, finish: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Cancel the calls, and not what they wait for: they need that to cancel their jobs."""
+        for task in self._calls:
+            task.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        await finish()
+        await asyncio.get_running_loop().shutdown_default_executor()
 
-async def _wind_up(finish: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    running = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
-    await finish()
-    await asyncio.get_running_loop().shutdown_default_executor()
+
+class _Call(Generic[T]):
+    """A coroutine on its way through the loop, whose end another thread waits for."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], outcome: Future[T]) -> None:
+        self._coroutine, self._outcome = coroutine, outcome
+        self._task: asyncio.Task[T]
+
+    def start(self, calls: set[asyncio.Task[Any]]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        calls.add(self._task)
+        self._task.add_done_callback(calls.discard)
+        self._task.add_done_callback(self._settle)
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+    def _settle(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self._outcome.set_exception(Closed("this client was closed while the call ran"))
+        elif fault := task.exception():
+            self._outcome.set_exception(fault)
+        else:
+            self._outcome.set_result(task.result())

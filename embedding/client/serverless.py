@@ -107,20 +107,29 @@ class ServerlessTransport:
 
     async def _output(self, standing: Any, attempts: Attempts) -> Any:
         """Return the output of the job that *standing* tells of, once it has ended."""
+        if _field(standing, "status") not in FINAL:
+            job_id = _field(standing, "id")
+            try:
+                standing = await self._polled(standing, job_id, attempts)
+            except Unreachable:
+                await self._cancel_id(job_id)
+                raise
+        if standing["status"] != "COMPLETED":
+            raise self._failure(standing["status"], standing)
+        if standing.get("output") is None:
+            raise JobFailed("JOB_LOST", "the platform has no output of the job", retryable=True)
+        return standing["output"]
+
+    async def _polled(self, standing: Any, job_id: str, attempts: Attempts) -> Any:
+        """Return how the job has ended. Raises Unreachable if it has not when the time is over."""
         pause_s = FIRST_POLL_S
         while (status := _field(standing, "status")) not in FINAL:
-            job_id = _field(standing, "id")
             if attempts.left_s <= pause_s:
-                await self._cancel_id(job_id)
                 raise Unreachable(_late(status, self._timeout_s))
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
             standing = await self._status(job_id, attempts)
-        if status != "COMPLETED":
-            raise self._failure(status, standing)
-        if standing.get("output") is None:
-            raise JobFailed("JOB_LOST", "the platform has no output of the job", retryable=True)
-        return standing["output"]
+        return standing
 
     async def _status(self, job_id: str, attempts: Attempts) -> Any:
         try:

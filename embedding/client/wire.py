@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
+from embedding import __version__
 from embedding.client.errors import TOLD_CHARS, BadAnswer, Closed, Refused, Unreachable
 from embedding.client.retries import Attempts, may_pass, retry_after_s
 
@@ -91,11 +92,13 @@ class Wire:
             raise Closed("this client is closed: make a new one")
         loop = asyncio.get_running_loop()
         if self._http is None or self._loop is not loop:
-            bearer = {} if self._credential is None else {"Authorization": f"Bearer {self._credential}"}
+            headers = {"User-Agent": f"clip-embedding-client/{__version__}"}
+            if self._credential is not None:
+                headers["Authorization"] = f"Bearer {self._credential}"
             limits = httpx.Limits(
                 max_connections=self._connections, max_keepalive_connections=self._connections
             )
-            self._http = httpx.AsyncClient(headers=bearer, limits=limits, timeout=self._timeout)
+            self._http = httpx.AsyncClient(headers=headers, limits=limits, timeout=self._timeout)
             self._loop = loop
         return self._http
 

@@ -397,9 +397,21 @@ class TestQueue:
             asyncio.run(hurry())
         assert [asked.path for asked in script.asked] == ["/v2/x1/runsync?wait=2000", "/v2/x1/cancel/j1"]
 
-    def test_closing_cancels_what_other_threads_wait_for(self, script):
-        """They are told, and their jobs end."""
-        script.answers = [{"id": "j1", "status": "IN_QUEUE"}] * 99
+    def test_a_platform_that_is_gone_while_the_job_runs(self, script):
+        """When nobody can say how a job stands, it is cancelled too."""
+        script.answers = [{"id": "j1", "status": "IN_PROGRESS"}, Answer(503), Answer(503)]
+        url = f"{script.url}/v2"
+        with ServerlessClient("x1", KEY, api_url=url, attempts=2) as client:
+            with pytest.raises(Unreachable, match="no answer after 2 attempts"):
+                client.embed_text("x")
+
+        assert script.asked[-1].path == "/v2/x1/cancel/j1"
+
+    @pytest.mark.parametrize("delay_s", [0, 0.4])
+    def test_closing_cancels_what_other_threads_wait_for(self, script, delay_s):
+        """They are told, and their jobs end, also those whose id is still to come."""
+        standing = {"id": "j1", "status": "IN_QUEUE"}
+        script.answers = [Answer(body=standing, delay_s=delay_s), *[standing] * 99]
         client = ServerlessClient("x1", KEY, api_url=f"{script.url}/v2")
         told = []
 

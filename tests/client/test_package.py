@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import embedding
 from tests.client.scripted import scripted
@@ -59,7 +60,9 @@ def needs(requirements, extra=""):
     """Return the names that apply here."""
     found = [Requirement(line) for line in requirements]
     return {
-        need.name.lower() for need in found if need.marker is None or need.marker.evaluate({"extra": extra})
+        canonicalize_name(need.name)
+        for need in found
+        if need.marker is None or need.marker.evaluate({"extra": extra})
     }
 
 
