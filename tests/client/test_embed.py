@@ -108,7 +108,7 @@ class TestMany:
         read, most = [], []
 
         def pictures():
-            for index in range(120):
+            for index in range(60):
                 read.append(index)
                 yield PIXELS
 
@@ -121,10 +121,10 @@ class TestMany:
                 return answer
 
             transport.run = counted
-            assert len(client.embed_images(pictures())) == 120
+            assert len(client.embed_images(pictures())) == 60
 
         assert most[0] <= 3 * 4
-        assert len(most) == 30
+        assert len(most) == 15
 
     def test_answers_that_would_be_too_large_are_halved(self, client):
         """16 vectors of float32 are more than this worker may answer; the call does not show it."""
