@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from embedding.contract.requests import EmbedDtype
 
+    Vector = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embeddings:
@@ -26,10 +28,10 @@ class Embeddings:
 
     *vectors* (n, dim) float32 in the order of the call; a row of NaN where the item failed, whose *errors*
     entry says why. *fingerprint* names model, weights and preprocessing: vectors of different fingerprints
-    must not be compared. Of a call without items, or without a vector, dim is 0 and *fingerprint* None.
+    must not be compared. Where there is no vector dim is 0, and where no worker answered *fingerprint* None.
     """
 
-    vectors: npt.NDArray[np.float32]
+    vectors: Vector
     errors: tuple[ItemError | None, ...]
     fingerprint: str | None
     model: str | None
@@ -49,7 +51,7 @@ class Collected:
     """The outcomes of a call of *count* items so far, as its jobs are answered in any order."""
 
     count: int = 0
-    vectors: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    vectors: dict[int, Vector] = field(default_factory=dict)
     errors: dict[int, ItemError] = field(default_factory=dict)
     fingerprint: str | None = None
     model: str | None = None
@@ -62,6 +64,7 @@ class Collected:
         try:
             pairs = list(zip(indices, answer["results"], strict=True))
             outcomes = [_outcome(index, result, dtype) for index, result in pairs]
+            self._require_one_dim(outcomes)
         except (AttributeError, InvalidInput, KeyError, TypeError, ValueError) as fault:
             raise BadAnswer("the answer has no result for each item: is this such a worker?") from fault
         self._same_model(answer)
@@ -73,11 +76,17 @@ class Collected:
                 self.errors.pop(index, None)
         return [outcome.index for outcome in outcomes if isinstance(outcome, ItemError) and outcome.retryable]
 
+    def _require_one_dim(self, outcomes: list[Vector | ItemError]) -> None:
+        known = next(iter(self.vectors.values()), None)
+        found = [known, *outcomes]
+        if len({vector.shape for vector in found if isinstance(vector, np.ndarray)}) > 1:
+            raise ValueError
+
     def _same_model(self, answer: Mapping[str, Any]) -> None:
-        fingerprint = answer.get("fingerprint")
+        fingerprint, model = (_text(answer.get(name)) for name in ("fingerprint", "model"))
         if self.fingerprint not in (None, fingerprint):
             raise ModelChanged(f"fingerprints {self.fingerprint} and {fingerprint} answered one call")
-        self.fingerprint, self.model = fingerprint, answer.get("model")
+        self.fingerprint, self.model = fingerprint, model
 
     def whole(self) -> Embeddings:
         """Return all outcomes in the order of the call; an item without one has the error NOT_REACHED."""
@@ -94,8 +103,15 @@ class Collected:
         return ItemError(index, "NOT_REACHED", "the call ended before this item was embedded", retryable=True)
 
 
-def _outcome(index: int, result: Mapping[str, Any], dtype: EmbedDtype) -> npt.NDArray[np.float32] | ItemError:
-    if "error" not in result:
-        return decode(result["embedding"], dtype)
-    error = result["error"]
-    return ItemError(index, error["code"], error["message"], error["retryable"])
+def _outcome(index: int, result: Mapping[str, Any], dtype: EmbedDtype) -> Vector | ItemError:
+    if "error" in result:
+        error = result["error"]
+        return ItemError(index, str(error["code"]), str(error["message"]), error["retryable"] is True)
+    vector = decode(result["embedding"], dtype)
+    if vector.ndim != 1 or not np.isfinite(vector).all():
+        raise ValueError
+    return vector
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
