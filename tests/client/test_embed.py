@@ -314,3 +314,35 @@ class TestUse:
                 call()
         with pytest.raises(ClientError, match="is closed"):
             asyncio.run(client._client.embed_text("a red circle"))
+
+
+@pytest.mark.usefixtures("short_pauses")
+class TestDisturbedPlatform:
+    @pytest.mark.parametrize("is_long", [False, True])
+    def test_no_call_shows_what_the_platform_did(self, serverless, is_long):
+        """Submissions and questions that fail, and jobs delivered twice, change no vector and no order."""
+        routes = ("run", "status") if is_long else ("runsync",)
+        with serverless.client() as client:
+            wanted = client.embed_texts(texts(60)).vectors
+        for route in routes:
+            for status in (429, 500, 503, 429, 502):
+                serverless.platform.fail(route, status)
+        with serverless.client(is_long=is_long) as client:
+            found = client.embed_texts(texts(60))
+
+        assert np.allclose(found.vectors, wanted, atol=1e-5)
+        assert all(serverless.platform.faults_used()[route] >= 5 for route in routes)
+
+    def test_a_worker_that_counts_as_lost(self, serverless):
+        """A job that is delivered again while its first result is on its way has one answer."""
+        platform = serverless.platform
+        with serverless.client() as client:
+            wanted = client.embed_text("a red circle")
+            platform.delay_done(1.0)
+            again = threading.Timer(0.4, lambda: platform.redeliver("worker-1"))
+            again.start()
+            found = client.embed_text("a red circle")
+            again.join()
+            platform.delay_done(0)
+
+        assert np.allclose(found, wanted, atol=1e-5)

@@ -31,12 +31,13 @@ SIGNED = {
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A kind of worker: the client's class, and the arguments that reach it."""
+    """A kind of worker: the client's class, the arguments that reach it, and the platform around it."""
 
     name: str
     kind: Callable[..., Any]
     reached_by: tuple[str, ...]
     options: dict[str, Any]
+    platform: LoopbackRunPod | None = None
 
     def client(self, **options):
         """Return a client that signs; *options* win over the usual ones."""
@@ -49,7 +50,7 @@ def serverless():
     with LoopbackRunPod(hold_s=1.0) as platform, platform.worker(HANDLER, env=WORKER | SIGNED) as worker:
         worker.wait_ready(60)
         reached_by = (platform.endpoint_id, platform.api_key)
-        yield Backend("serverless", ServerlessClient, reached_by, {"api_url": platform.base_url})
+        yield Backend("serverless", ServerlessClient, reached_by, {"api_url": platform.base_url}, platform)
 
 
 @contextmanager
