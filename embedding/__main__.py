@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_download(commands)
     _add_sign(commands)
     _add_serve(commands)
+    _add_search(commands)
     return parser
 
 
@@ -236,6 +237,12 @@ def _serve(options: argparse.Namespace) -> int:
         given |= dict.fromkeys(("MODEL_PATH", "CLIP_MODEL_NAME", "CLIP_PRETRAINED"), "")
     overrides = {name: str(value) for name, value in given.items() if value is not None}
     return start(lambda: Settings.from_env(overrides=overrides), ()).run()
+
+
+def _add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from embedding.client.search import command  # noqa: PLC0415  numpy and httpx
+
+    command.add_to(commands)
 
 
 if __name__ == "__main__":

@@ -148,11 +148,16 @@ class ClientSettings(BaseModel):
     expected_digest: str | None = Field(default=None, alias="EXPECTED_WORKER_IMAGE_DIGEST")
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> ClientSettings:
+    def from_env(
+        cls, environ: Mapping[str, str] = os.environ, overrides: Mapping[str, str] | None = None
+    ) -> ClientSettings:
         """Read *environ*, the process's own by default; an empty variable counts as not set.
+
+        *overrides* are what a command line says instead.
 
         Raises StartupError naming every variable that is missing or out of its limits.
         """
+        environ = {**environ, **(overrides or {})}
         is_pod = environ.get("CLIP_INFERENCE_BACKEND", "").strip() == "runpod_pod"
         needed = ("CLIP_POD_BASE_URL",) if is_pod else ("RUNPOD_ENDPOINT_ID", "RUNPOD_API_KEY")
         return _read(cls, environ, needed)

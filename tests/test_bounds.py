@@ -21,6 +21,11 @@ TESTS = ROOT / "tests"
 
 # For each bound its value and the test that is one below it, at it, and one above it.
 BOUNDS = {
+    "client.search.command.MAX_TOP": (1000, "client/search/test_command.py::test_how_many"),
+    "client.search.pictures.MAX_PIXELS": (
+        50_000_000,
+        "client/search/test_pictures.py::test_pixels_of_a_picture",
+    ),
     "contract.canonical.MAX_VALUES": (
         20_000,
         "contract/test_signature_limits.py::test_the_number_of_values_is_bounded",
@@ -71,6 +76,7 @@ BOUNDS = {
 }
 # What divides our own work, or reckons how much an answer may take, and refuses nobody.
 OUR_OWN = {
+    "local.MAX_REQUEST_BYTES",
     "contract.encoding.MAX_FLOAT_CHARS",
     "contract.responses.MAX_BYTES_BESIDE_VECTOR",
     "intake.tensor_resize.MAX_ASPECT",

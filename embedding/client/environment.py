@@ -12,6 +12,8 @@ from embedding.errors import StartupError
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from embedding.settings import ClientSettings
+
 
 def client_from_env(**options: Any) -> Client:
     """Return the client that the environment describes.
@@ -29,7 +31,11 @@ def async_client_from_env(**options: Any) -> AsyncClient:
     """Return the client that the environment describes, for coroutines; as `client_from_env`."""
     from embedding.settings import ClientSettings  # noqa: PLC0415  pydantic at the first need
 
-    settings = ClientSettings.from_env()
+    return async_client_of(ClientSettings.from_env(), **options)
+
+
+def async_client_of(settings: ClientSettings, **options: Any) -> AsyncClient:
+    """Return the client that *settings* describe. Raises StartupError if one of them is wrong."""
     options = {
         "secret": _plain(settings.hmac_secret),
         "expected_commit": settings.expected_commit,

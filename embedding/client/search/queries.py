@@ -1,0 +1,83 @@
+"""What is looked for: sentences and pictures, embedded by the worker that made the file, or refused.
+
+Vectors of different models have nothing to do with each other, and their cosines look like any others. So a
+worker of another fingerprint than the file's is refused, and there is no way round it.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedding.client.search.store import Unsearchable
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from embedding.client.plain import Client
+    from embedding.client.search.store import Origin, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A text, or a picture by its path or URL."""
+
+    kind: str  # "text" or "image"
+    value: str
+
+    @property
+    def item(self) -> dict[str, Any]:
+        """What `embed_batch` takes."""
+        return {self.kind: self.value}
+
+
+def queries_of(texts: Sequence[str], images: Sequence[str], file: str | None) -> list[Query]:
+    """Return all queries: *texts*, *images*, and each line of *file* that is not blank; - is stdin.
+
+    Raises Unsearchable if there is none, one is blank, or a file cannot be read.
+    """
+    lines = [] if file is None else _lines(file)
+    if any(not text.strip() for text in texts):
+        raise Unsearchable("a query is blank; quote a sentence for the shell: 'a red circle'")
+    queries = [Query("text", text) for text in [*texts, *lines]] + [Query("image", image) for image in images]
+    if not queries:
+        raise Unsearchable("no query is given: a sentence in quotes, --image FILE, or --queries FILE")
+    return queries
+
+
+def embed(queries: Sequence[Query], client: Client, store: Store, origin: Origin) -> npt.NDArray[np.float32]:
+    """Return the vectors (n, dim) of *queries*, comparable to those of *store*, which *origin* made.
+
+    Raises Unsearchable if a worker of another model answers; a ClientError if a query cannot be embedded.
+    """
+    embedded = client.embed_batch([query.item for query in queries])
+    if embedded.fingerprint != origin.fingerprint:
+        raise Unsearchable(
+            f"the vectors were made by {_named(origin.fingerprint, origin.model)}, and the worker is "
+            f"{_named(embedded.fingerprint, embedded.model)}: cosines between them mean nothing; "
+            "ask a worker that serves the file's model, or embed the file again"
+        )
+    if embedded.vectors.shape[1] != store.dim:
+        raise Unsearchable(
+            f"the file's vectors have {store.dim} numbers, the worker's {embedded.vectors.shape[1]}"
+        )
+    return embedded.vectors
+
+
+def _named(fingerprint: str | None, model: str | None) -> str:
+    return f"fingerprint {fingerprint} ({model})" if model else f"fingerprint {fingerprint}"
+
+
+def _lines(name: str) -> list[str]:
+    try:
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        text = content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise Unsearchable(f"--queries {name} cannot be read: {fault}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
