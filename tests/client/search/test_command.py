@@ -1,0 +1,201 @@
+"""`python -m embedding search` finds what a sentence means, and refuses what it must not compare."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from embedding.__main__ import main
+from scripts.demo_model.draw import Scene, draw
+from tests.client.search.files import some_vectors, write_npy, write_parquet
+from tests.client.workers import SECRET
+
+
+ROOT = Path(__file__).parents[3]
+DRAWN = {"circle": "red", "square": "blue", "star": "green", "triangle": "yellow"}
+
+
+@pytest.fixture(scope="session")
+def drawn(http, tmp_path_factory):
+    """Return a folder of drawn pictures with a file of their vectors, made by the worker that is asked."""
+    folder = tmp_path_factory.mktemp("drawn")
+    ids = [f"{colour} {shape}.png" for shape, colour in DRAWN.items()]
+    for name, (shape, colour) in zip(ids, DRAWN.items(), strict=True):
+        draw(Scene(colour, shape, "white")).save(folder / name)
+    with http.client() as client:
+        embedded = client.embed_images([folder / name for name in ids])
+    write_parquet(folder / "v.parquet", ids, embedded.vectors, fingerprint=embedded.fingerprint)
+    write_npy(folder / "v.npy", ids, embedded.vectors)
+    return folder
+
+
+@pytest.fixture
+def search(http, drawn, monkeypatch, capsys):
+    """Return what runs the command in the folder of drawn pictures: its status, stdout and stderr."""
+    monkeypatch.setenv("EMBEDDING_HMAC_SECRET", SECRET)
+    monkeypatch.chdir(drawn)
+
+    def run(*arguments, where=("--url", *http.reached_by)):
+        status = main(["search", *map(str, arguments), *where])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_finds_by_a_sentence(search):
+    """The picture that a sentence describes comes first, in a table."""
+    status, out, err = search("v.parquet", "a red circle", "a green star", "--top", 2)
+    first, second = out.strip().split("\n\n")
+
+    assert (status, err) == (0, "")
+    assert first.splitlines()[0] == "a red circle"
+    assert first.splitlines()[1] == "rank  cosine  id"
+    assert first.splitlines()[2].endswith("  red circle.png")
+    assert second.splitlines()[2].endswith("  green star.png")
+    assert len(first.splitlines()) == len(second.splitlines()) == 4
+
+
+def test_finds_by_a_picture(search):
+    """A picture finds itself with cosine 1."""
+    status, out, _ = search("v.parquet", "--image", "blue square.png", "--top", 1, "--json")
+    (query,) = json.loads(out)["queries"]
+
+    assert status == 0
+    assert query["image"] == "blue square.png"
+    assert [(each["rank"], each["id"]) for each in query["results"]] == [(1, "blue square.png")]
+    assert query["results"][0]["cosine"] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("source", ["file", "stdin"])
+def test_a_file_of_queries(source, search, tmp_path, monkeypatch):
+    """A sentence a line, blank lines left out."""
+    lines = "a red circle\n\n  a blue square \n"
+    (tmp_path / "q.txt").write_text(lines, encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    name = tmp_path / "q.txt" if source == "file" else "-"
+    document = json.loads(search("v.parquet", "--queries", name, "--json")[1])
+
+    assert [query["text"] for query in document["queries"]] == ["a red circle", "a blue square"]
+    assert {key: document[key] for key in ("model", "rows", "skipped")} == {
+        "model": "demo",
+        "rows": 4,
+        "skipped": 0,
+    }
+
+
+def test_page(search, tmp_path):
+    """The page holds a picture for each id, and appears whole or not at all."""
+    status, _, err = search("v.parquet", "a red circle", "--html", tmp_path / "out.html")
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+
+    assert (status, err) == (0, f"{tmp_path / 'out.html'} written\n")
+    assert page.count('<img src="data:image/jpeg;base64,') == len(DRAWN)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
+
+
+def test_another_model_is_refused(search, drawn, tmp_path):
+    """Vectors of another fingerprint are not compared, whatever is asked for."""
+    path = write_parquet(tmp_path / "v.parquet", ["a"], some_vectors(1, 512), fingerprint="0" * 16)
+    told = f"error: the vectors were made by fingerprint {'0' * 16} (demo), and the worker is fingerprint "
+
+    assert search(path, "x")[2].startswith(told)
+    assert search(path, "x", "--fingerprint", "0" * 16)[0] == 1
+    assert "--fingerprint is 1, and " in search(path, "x", "--fingerprint", "1")[2]
+
+
+def test_a_file_that_does_not_say(search):
+    """Its vectors are compared once somebody says what made them."""
+    fingerprint = json.loads(search("v.parquet", "a", "--json")[1])["fingerprint"]
+
+    assert "v.npy does not say what made its vectors; if you know it, give" in search("v.npy", "a")[2]
+    assert search("v.npy", "a red circle", "--fingerprint", fingerprint, "--json")[0] == 0
+    assert "and the worker is fingerprint" in search("v.npy", "a", "--fingerprint", "0")[2]
+
+
+def test_vectors_without_direction_are_told(search, drawn, tmp_path):
+    """How many are left out stands on stderr."""
+    fingerprint = json.loads(search("v.parquet", "a", "--json")[1])["fingerprint"]
+    vectors = some_vectors(3, 512)
+    vectors[1] = 0
+    path = write_parquet(tmp_path / "v.parquet", list("abc"), vectors, fingerprint=fingerprint)
+
+    assert search(path, "a")[2] == "1 of 3 vectors are not finite or zero: left out\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere.parquet", "x"], "nowhere.parquet is not a file"),
+        (["v.parquet"], "no query is given"),
+        (["v.parquet", " "], "a query is blank"),
+        (["v.parquet", "--queries", "nowhere.txt"], "--queries nowhere.txt cannot be read"),
+        (["v.parquet", "--image", "nowhere.png"], "1 of 1 items failed"),
+        (["v.parquet", "x", "--html", "no/where/out.html"], "--html no/where/out.html cannot be written"),
+    ],
+)
+def test_what_cannot_be_searched(arguments, told, search):
+    """It ends in one line that says what was wrong."""
+    status, out, err = search(*arguments)
+
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: {told}")
+    assert err.count("\n") == 1
+
+
+def test_a_worker_that_is_not_there(search):
+    """No such port: one line."""
+    status, _, err = search("v.parquet", "x", where=("--url", "ftp://example.com"))
+
+    assert (status, err.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize(("top", "allowed"), [(0, False), (1, True), (1000, True), (1001, False)])
+def test_how_many(top, allowed, search):
+    """1 to 1000 rows can be asked for."""
+    if allowed:
+        assert search("v.parquet", "x", "--top", top)[0] == 0
+    else:
+        with pytest.raises(SystemExit, match="2"):
+            search("v.parquet", "x", "--top", top)
+
+
+def test_on_this_machine(drawn):
+    """--local needs neither service nor secret, and prints nothing but the answer."""
+    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "LANG", "HOME"}}
+    command = [sys.executable, "-m", "embedding", "search", "v.parquet", "a red circle", "--local", "--json"]
+    env = kept | {"PYTHONPATH": str(ROOT), "ALLOW_DEMO_MODEL": "1", "CLIP_PRECISION": "fp32"}
+    done = subprocess.run(command, cwd=drawn, env=env, capture_output=True, text=True, timeout=60)
+
+    assert json.loads(done.stdout)["queries"][0]["results"][0]["id"] == "red circle.png"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_interrupted(drawn, tmp_path):
+    """Ctrl-C ends it in one line and 130, whatever it waits for."""
+    os.mkfifo(tmp_path / "never.txt")
+    command = [
+        sys.executable,
+        "-m",
+        "embedding",
+        "search",
+        drawn / "v.parquet",
+        "--queries",
+        tmp_path / "never.txt",
+    ]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    writing = os.open(tmp_path / "never.txt", os.O_WRONLY)  # returns once the command reads
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=20)[1]
+    os.close(writing)
+
+    assert (process.returncode, told) == (130, "interrupted; nothing was left half-written\n")

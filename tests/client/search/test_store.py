@@ -1,0 +1,103 @@
+"""A file that is no file of vectors is refused in one line that says what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedding.client.search.store import Origin, Unsearchable, open_store
+from tests.client.search.files import some_vectors, write_npy, write_parquet
+
+
+def table(path, **columns):
+    """Write a Parquet file of *columns*."""
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def vectors_of(kind, count=2):
+    """Return a column of *count* fixed-size lists of *kind*."""
+    return pa.array([[1.0, 2.0]] * count, pa.list_(kind, 2))
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"vector": vectors_of(pa.float32())}, "must have one column id; its columns: vector"),
+        ({"id": ["a", "b"]}, "must have one column vector; its columns: id"),
+        ({"id": [1, 2], "vector": vectors_of(pa.float32())}, "column id must hold strings, not int64"),
+        ({"id": ["a"], "vector": pa.array([[1.0]])}, "must be a fixed-size list of float32 or float16, not"),
+        ({"id": ["a", "b"], "vector": vectors_of(pa.float64())}, "must be a fixed-size list of float32"),
+        ({"id": ["a", "b"], "vector": pa.array(["x", "y"])}, "must be a fixed-size list of float32"),
+    ],
+)
+def test_columns(columns, told, tmp_path):
+    """The columns are id, of strings, and vector, of float32 or float16."""
+    with pytest.raises(Unsearchable, match=told):
+        open_store(table(tmp_path / "v.parquet", **columns))
+
+
+@pytest.mark.parametrize("name", ["v.parquet", "v.npy"])
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"\x93NUMPY\x01\x00", b"hello"])
+def test_what_is_no_such_file(name, content, tmp_path):
+    """An empty or a damaged file is told as such."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Unsearchable, match="cannot be read as"):
+        open_store(tmp_path / name)
+
+
+def test_what_is_not_there(tmp_path):
+    """A name that is no file leads to the command that makes one."""
+    with pytest.raises(Unsearchable, match="is not a file; `python -m embedding embed` makes one"):
+        open_store(tmp_path / "v.parquet")
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros(3, "f4"), np.zeros((0, 4), "f4"), np.zeros((3, 4), "f8"), np.zeros((3, 4), "i4")]
+)
+def test_arrays(array, tmp_path):
+    """An array is (n, dim) of float32 or float16."""
+    with pytest.raises(Unsearchable, match=r"must be \(n, dim\) of float32 or float16, not"):
+        open_store(write_npy(tmp_path / "v.npy", ["a"], array))
+
+
+def test_pickles_are_not_loaded(tmp_path):
+    """An array of objects, which could run code, is refused."""
+    np.save(tmp_path / "v.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(Unsearchable, match="cannot be read as an array"):
+        open_store(tmp_path / "v.npy")
+
+
+@pytest.mark.parametrize("count", [9, 11])
+def test_ids_beside_an_array(count, tmp_path):
+    """There are as many ids as vectors."""
+    with pytest.raises(Unsearchable, match=f"has 10 vectors, v.ids.txt {count} ids"):
+        open_store(write_npy(tmp_path / "v.npy", ["x"] * count, some_vectors(10)))
+    (tmp_path / "v.ids.txt").unlink()
+    with pytest.raises(Unsearchable, match="is missing: the ids of v"):
+        open_store(tmp_path / "v.npy")
+
+
+@pytest.mark.parametrize("fingerprint", ["21139c19733c0c1a", "", None])
+def test_origin(fingerprint, tmp_path):
+    """Either file says what made it, or that it does not know."""
+    vectors = some_vectors(2)
+    parquet = write_parquet(tmp_path / "v.parquet", ["a", "b"], vectors, fingerprint=fingerprint)
+    about = None if fingerprint is None else {"fingerprint": fingerprint, "model": "demo", "dim": 16}
+    npy = write_npy(tmp_path / "v.npy", ["a", "b"], vectors, about=about)
+    expected = Origin(fingerprint or None, None if fingerprint is None else "demo")
+
+    assert open_store(parquet).origin == open_store(npy).origin == expected
+
+
+@pytest.mark.parametrize("content", ["{", json.dumps([1])])
+def test_origin_that_cannot_be_read(content, tmp_path):
+    """A damaged file beside an array is told as such."""
+    path = write_npy(tmp_path / "v.npy", ["a", "b"], some_vectors(2))
+    path.with_suffix(".json").write_text(content, encoding="utf-8")
+    with pytest.raises(Unsearchable, match="is not JSON with the keys fingerprint and model"):
+        open_store(path)
