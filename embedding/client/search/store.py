@@ -121,7 +121,7 @@ class ParquetStore:
             import pyarrow as pa  # noqa: PLC0415  0.2 s, for Parquet alone
             import pyarrow.parquet as pq  # noqa: PLC0415
         except ImportError:
-            raise Unsearchable("pyarrow is not installed: pip install pyarrow") from None
+            raise Unsearchable("pyarrow is not installed: pip install '.[bulk]'") from None
         try:
             return pq.ParquetFile(self._path, metadata=metadata, pre_buffer=False)
         except (pa.ArrowException, OSError) as fault:
