@@ -37,8 +37,7 @@ def local_client() -> Client:
 
     with redirect_stdout(io.StringIO()):  # a worker tells of itself; a command answers what it was asked
         worker = start(lambda: settings, ())
-    if not isinstance(worker, Worker):
-        raise StartupError("the worker did not start for jobs of this process")
+    assert isinstance(worker, Worker)
     return Client(AsyncClient(LocalTransport(worker.actions), max_batch_size=settings.max_batch_size))
 
 

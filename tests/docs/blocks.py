@@ -5,6 +5,7 @@
     ```console server a command that stays; it is stopped at the end of its section
     ```python         a script, run in the repository
     ```python output  what the script before prints
+    ```javascript     a function, tried in Node
     ```json request   a job, run through the worker
     ```json answer    what the job before is answered
     ```text           a message or a file that another test checks; not run
@@ -20,16 +21,8 @@ from dataclasses import dataclass
 
 
 _BLOCK = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
-KINDS = {
-    "console",
-    "console runpod",
-    "console server",
-    "json request",
-    "json answer",
-    "python",
-    "python output",
-    "text",
-}
+SCRIPTS = {"python", "python output", "javascript"}
+KINDS = {"console", "console runpod", "console server", "json request", "json answer", "text"} | SCRIPTS
 
 
 @dataclass(frozen=True, slots=True)
