@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from embedding.client.embeddings import Collected
     from embedding.client.inputs import WireItem
-    from embedding.contract.requests import EmbedDtype
+    from embedding.contract.fields import EmbedDtype
 
     Numbered = list[tuple[int, WireItem]]
 

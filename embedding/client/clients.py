@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from embedding.client.calls import Transport
     from embedding.client.embeddings import Embeddings
     from embedding.client.inputs import ImageInput, WireItem
-    from embedding.contract.requests import EmbedDtype
+    from embedding.contract.fields import EmbedDtype
 
     Vector = npt.NDArray[np.float32]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedding.contract.requests import EmbedDtype
+    from embedding.contract.fields import EmbedDtype
 
     Vector = npt.NDArray[np.float32]
 

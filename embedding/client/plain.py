@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from embedding.client.clients import Vector
     from embedding.client.embeddings import Embeddings
     from embedding.client.inputs import ImageInput
-    from embedding.contract.requests import EmbedDtype
+    from embedding.contract.fields import EmbedDtype
 
 
 class Client:
