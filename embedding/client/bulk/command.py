@@ -1,0 +1,210 @@
+"""`python -m embedding embed`: its arguments, its backend, and what it tells when it ends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from embedding.client.bulk.errors import BulkError
+from embedding.client.bulk.folder import RunFolder
+from embedding.client.bulk.formats import failures_name, format_of
+from embedding.client.bulk.progress import Progress
+from embedding.client.bulk.session import PART_ROWS, Order, Session, counter
+from embedding.client.bulk.sources import KINDS, Reading
+from embedding.client.errors import ClientError
+
+
+if TYPE_CHECKING:
+    from embedding.client.bulk.session import Result
+
+FAILED, SOME_FAILED, INTERRUPTED = 1, 3, 130
+QUEUE_JOBS: Final = 1000
+HTTP_REQUESTS: Final = 8
+MOST_JOBS: Final = 10_000
+BATCH_SIZE: Final = 64
+
+DESCRIPTION: Final = f"""\
+Embed everything in SOURCE, in order, into one file of vectors.
+
+SOURCE is {KINDS}.
+A line or a cell that is a URL is a picture, any other a text. Several SOURCEs become one output.
+
+    python -m embedding embed photos/ --out photos.parquet --endpoint abc123
+    python -m embedding embed urls.txt --out urls.parquet --url https://worker.example
+    python -m embedding embed products.csv --column title --id-column sku --out titles.npy --local
+
+Killed at any moment, it goes on when the same command is run again: what is done is kept in OUT.parts.
+Items that fail are listed in OUT's name with .failed.csv; --retry-failed tries just those again."""
+ENDING: Final = """\
+The environment says who you are: RUNPOD_API_KEY for --endpoint, EMBEDDING_HMAC_SECRET to sign, WORKER_TOKEN
+for --url. With none of --endpoint, --url and --local, CLIP_INFERENCE_BACKEND chooses, as for the clients.
+--local loads the model that CLIP_MODEL_NAME and CLIP_PRETRAINED, or MODEL_PATH, name.
+
+exit status: 0 every row has its vector; 3 the output is made, and some rows failed; 1 it stopped, and can go
+on; 2 wrong arguments; 130 Ctrl-C."""
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `embed`."""
+    command = commands.add_parser(
+        "embed",
+        help="embed a folder, a list, a table or an archive into a file of vectors",
+        description=DESCRIPTION,
+        epilog=ENDING,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("sources", nargs="+", metavar="SOURCE", help="what to embed; see above")
+    command.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="OUT",
+        help="NAME.parquet: columns id and vector, the model's fingerprint in the metadata; "
+        "or NAME.npy, with NAME.ids.txt and NAME.json",
+    )
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--endpoint", metavar="ID", help="a queue endpoint of RunPod")
+    where.add_argument("--url", help="an HTTP service, https://host or http://127.0.0.1:8000")
+    where.add_argument("--local", action="store_true", help="this machine, in this process")
+    command.add_argument(
+        "--concurrency",
+        type=_number(1, MOST_JOBS),
+        metavar="N",
+        help=f"jobs in flight at most ({QUEUE_JOBS} by the queue, fewer while the endpoint has few workers "
+        f"or refuses; {HTTP_REQUESTS} over HTTP; of no use with --local)",
+    )
+    command.add_argument(
+        "--batch-size",
+        type=_number(1, 4096),
+        default=BATCH_SIZE,
+        metavar="N",
+        help=f"rows in a job ({BATCH_SIZE}, which is what a worker takes unless told otherwise)",
+    )
+    _add_reading(command)
+    command.set_defaults(run=run)
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--as",
+        dest="how",
+        choices=["auto", "image", "text"],
+        default="auto",
+        help="what lines, cells and archives hold; image: URLs or paths (auto)",
+    )
+    command.add_argument("--column", metavar="NAME", help="of a table: the column to embed")
+    command.add_argument(
+        "--id-column", metavar="NAME", help="of a table: the column of ids (else the value is its own id)"
+    )
+    command.add_argument(
+        "--dtype", choices=["float32", "float16"], default="float32", help="of the vectors (float32)"
+    )
+    command.add_argument(
+        "--part-rows",
+        type=_number(1, 1_000_000),
+        default=PART_ROWS,
+        metavar="N",
+        help=f"rows of a part, which is what a kill can cost ({PART_ROWS})",
+    )
+    again = command.add_mutually_exclusive_group()
+    again.add_argument("--retry-failed", action="store_true", help="try again what failed, and complete OUT")
+    again.add_argument(
+        "--restart", action="store_true", help="drop what was begun, and replace OUT when done"
+    )
+
+
+def _number(least: int, most: int) -> Any:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text} must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what *options* ask for; return the exit status. Raises StartupError."""
+    order = Order(
+        sources=tuple(options.sources),
+        reading=Reading(options.how, options.column, options.id_column),
+        out=options.out,
+        dtype=options.dtype,
+        part_rows=options.part_rows,
+        is_retry=options.retry_failed,
+        is_restart=options.restart,
+    )
+    try:
+        result = _embed(order, options)
+    except ClientError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("interrupted: run the same command to go on; what is done is kept", file=sys.stderr)
+        return INTERRUPTED
+    _tell(order, result)
+    return SOME_FAILED if result.failed else 0
+
+
+def _embed(order: Order, options: argparse.Namespace) -> Result:
+    format_of(order.out)
+    if not order.out.parent.is_dir():
+        raise BulkError(f"--out {order.out}: there is no folder {order.out.parent}")
+    with _folder(order) as folder:
+        session = Session(order, folder)
+        if not session.prepare():
+            return session.result()
+        backend = _backend(options)
+        progress = Progress(backend.window, counter(order))
+        return session.run(backend, progress)
+
+
+def _folder(order: Order) -> RunFolder:
+    return RunFolder(order.out)
+
+
+def _backend(options: argparse.Namespace) -> Any:
+    from embedding.settings import ClientSettings, Settings  # noqa: PLC0415
+
+    if options.local:
+        from embedding.client.bulk.local import Local  # noqa: PLC0415
+
+        return Local(Settings.from_env(), batch_size=options.batch_size)
+    from embedding.client.bulk.remote import over_http, through_queue  # noqa: PLC0415
+
+    given: dict[str, str] = {}
+    if options.endpoint is not None:
+        given = {"CLIP_INFERENCE_BACKEND": "runpod_serverless", "RUNPOD_ENDPOINT_ID": options.endpoint}
+    elif options.url is not None:
+        given = {"CLIP_INFERENCE_BACKEND": "runpod_pod", "CLIP_POD_BASE_URL": options.url}
+    settings = ClientSettings.from_env(overrides=given)
+    is_queue = settings.backend == "runpod_serverless"
+    make, usual = (through_queue, QUEUE_JOBS) if is_queue else (over_http, HTTP_REQUESTS)
+    try:
+        return make(
+            settings,
+            concurrency=options.concurrency or usual,
+            batch_size=options.batch_size,
+            dtype=options.dtype,
+        )
+    except ValueError as fault:
+        raise BulkError(str(fault)) from None
+
+
+def _tell(order: Order, result: Result) -> None:
+    about, failed = result.about, sum(result.failed.values())
+    vectors = f"{result.rows - failed:,} vectors of {about['dim']} {about['dtype']}"
+    print(f"{order.out}: {vectors} for {result.rows:,} rows of {' '.join(order.sources)}")
+    print(f"fingerprint {about['fingerprint']}, model {about['model']}")
+    if result.took_s:
+        rate = result.embedded_now / result.took_s
+        print(f"{result.embedded_now:,} rows now, in {result.took_s:.1f} s: {rate:.1f} rows/s")
+    else:
+        print("nothing was left to do")
+    if failed:
+        codes = ", ".join(f"{code} {count}" for code, count in result.failed.most_common())
+        name = order.out.with_name(failures_name(order.out))
+        print(
+            f"{failed:,} rows failed: {codes}; they are listed in {name}, and --retry-failed tries them again"
+        )

@@ -1,0 +1,78 @@
+"""The file of failed items: row, id, code, message, in the order of the source; to read, and to retry.
+
+An output counts its failures and keeps a digest of their rows, so that a list that was edited cannot put
+vectors into wrong places.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from typing import TYPE_CHECKING, Final
+
+from embedding.client.bulk.errors import BulkError
+from embedding.client.bulk.parts import Failure
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HEADER: Final = ["row", "id", "code", "message"]
+FIELD_CHARS: Final = 10_000_000
+
+
+def read_failures(path: Path) -> Iterator[Failure]:
+    """Yield the failures that *path* lists. Raises BulkError if it is not such a list."""
+    csv.field_size_limit(FIELD_CHARS)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            if next(reader, None) != HEADER:
+                raise BulkError(f"{path} is no list of failed items: its columns are {', '.join(HEADER)}")
+            for row, row_id, code, message in reader:
+                yield Failure(int(row), row_id, code, message)
+    except (OSError, ValueError, csv.Error) as fault:
+        raise BulkError(f"{path} cannot be read as a list of failed items: {fault}") from None
+
+
+class FailureWriter:
+    """Writes failures one by one into *path*, which comes to be with the first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._csv = csv.writer(self._file)
+        self._csv.writerow(HEADER)
+        self._digest = hashlib.sha256()
+        self.count = 0
+
+    def write(self, failure: Failure) -> None:
+        """Add *failure*."""
+        self._csv.writerow([failure.row, failure.id, failure.code, failure.message])
+        self._digest.update(failure.row.to_bytes(8, "little"))
+        self.count += 1
+
+    def close(self) -> None:
+        """Make it durable; of no failures there is no file."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if self.count == 0:
+            self._path.unlink()
+
+    def digest(self) -> str:
+        """Return the digest of the rows."""
+        return self._digest.hexdigest()
+
+
+def check_failures(path: Path, *, count: int, digest: str) -> None:
+    """Raise BulkError unless *path* lists just the rows that an output was written with."""
+    rows = hashlib.sha256()
+    found = 0
+    for failure in read_failures(path):
+        rows.update(failure.row.to_bytes(8, "little"))
+        found += 1
+    if (found, rows.hexdigest()) != (count, digest):
+        raise BulkError(f"{path} was changed since the output was written: --restart makes both anew")

@@ -1,0 +1,158 @@
+"""The flow of a run: rows in, as jobs to a backend, outcomes into parts; all of it bounded.
+
+Rows are taken while the window has room, and while the rows of parts that are not written yet are few enough
+to hold: one straggler stops the taking, and never fills the memory. All vectors of an output have one
+fingerprint, which the first answer gives; another one ends the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+
+from embedding.client.bulk.errors import BulkError, told_of_writing
+from embedding.client.bulk.parts import OpenPart
+from embedding.client.errors import ClientError, ItemError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from embedding.client.bulk.folder import Model
+    from embedding.client.bulk.parts import Outcome, Parts
+    from embedding.client.bulk.rows import Row
+    from embedding.client.bulk.walk import Taken, Walk
+    from embedding.client.bulk.window import Window
+
+OPEN_ROWS: Final = 131_072  # of parts under way: 256 MB of vectors of 512 numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of the rows of a job, in order; *made_by* is None if none has a vector."""
+
+    outcomes: Sequence[Outcome]
+    made_by: Model | None
+
+
+class Backend(Protocol):
+    """What embeds rows."""
+
+    window: Window
+
+    async def embed(self, rows: Sequence[Row]) -> Answer:
+        """Return what became of *rows*. Raises a ClientError that ends the run."""
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes on."""
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Take note of rows that are done."""
+
+    def skip(self, rows: int) -> None:
+        """Take note of rows that were done before."""
+
+
+@dataclass(slots=True)
+class Flow:
+    """One run. *on_model* is told what made the first vector, and may raise a BulkError."""
+
+    walk: Walk
+    backend: Backend
+    parts: Parts
+    part_rows: int
+    dtype: str
+    watcher: Watcher
+    on_model: Callable[[Model, int], None]
+    made_by: Model | None = None
+    _open: dict[int, OpenPart] = field(default_factory=dict)
+    _open_rows: int = 0
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def run(self) -> None:
+        """Embed all rows that are wanted, and write their parts. Raises a ClientError."""
+        jobs = iter(self.walk)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while (taken := await asyncio.to_thread(next, jobs, None)) is not None:
+                    self._note(taken)
+                    if taken.rows:
+                        await self._room(taken)
+                        group.create_task(self._embed(taken))
+            await self._write_whole()
+        except* ClientError as failures:
+            raise failures.exceptions[0] from None
+
+    def _note(self, taken: Taken) -> None:
+        for number, row in taken.rows:
+            part = self._open.setdefault(number // self.part_rows, OpenPart())
+            part.ids[number] = row.id
+        self._open_rows += len(taken.rows)
+        self.watcher.skip(taken.skipped)
+        for number, digest in taken.passed:
+            if number in self._open:
+                self._open[number].digest = digest
+
+    async def _room(self, taken: Taken) -> None:
+        """Wait until the job may start."""
+        window, most = self.backend.window, max(OPEN_ROWS, 4 * self.part_rows)
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: window.has_room(taken.wire_bytes) and self._open_rows <= most
+            )
+            window.enter(taken.wire_bytes)
+
+    async def _embed(self, taken: Taken) -> None:
+        try:
+            wanted = [(number, row) for number, row in taken.rows if row.kind != "empty"]
+            answer = await self.backend.embed([row for _, row in wanted]) if wanted else Answer([], None)
+            self._check_model(answer)
+            outcomes: dict[int, Outcome] = {
+                number: ItemError(number, "INVALID_INPUT", "the cell is empty") for number, _ in taken.rows
+            }
+            for (number, _), outcome in zip(wanted, answer.outcomes, strict=True):
+                outcomes[number] = outcome
+            for number, outcome in outcomes.items():
+                self._open[number // self.part_rows].outcomes[number] = outcome
+            self.watcher.add(list(outcomes.values()))
+            await self._write_whole()
+        finally:
+            async with self._changed:
+                self.backend.window.leave(taken.wire_bytes)
+                self._changed.notify_all()
+
+    def _check_model(self, answer: Answer) -> None:
+        if answer.made_by is None:
+            return
+        dim = next(len(outcome) for outcome in answer.outcomes if isinstance(outcome, np.ndarray))
+        if self.made_by is None:
+            self.on_model(answer.made_by, dim)
+            self.made_by = answer.made_by
+        elif self.made_by.fingerprint != answer.made_by.fingerprint:
+            raise other_model(self.made_by.fingerprint, answer.made_by.fingerprint)
+
+    async def _write_whole(self) -> None:
+        """Write every part that has all its outcomes."""
+        whole = [number for number, part in self._open.items() if part.is_whole()]
+        for number in whole:
+            part = self._open.pop(number)
+            try:
+                await asyncio.to_thread(self._write, number, part)
+            except OSError as fault:
+                raise told_of_writing(fault, "the next part") from None
+            self._open_rows -= len(part.ids)
+
+    def _write(self, number: int, part: OpenPart) -> None:
+        self.parts.write(number, part.closed(self.dtype), str(part.digest))
+
+
+def other_model(before: str, now: str) -> BulkError:
+    """Return what is told when vectors of two models would meet in one output."""
+    return BulkError(
+        f"fingerprint {now} answers, and this output was begun with {before}: serve that model again, "
+        "begin anew with --restart, or give another --out"
+    )

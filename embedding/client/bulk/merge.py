@@ -1,0 +1,127 @@
+"""From parts to the output: all of them in order, one at a time; of a retry, put into what was there before.
+
+Rows of failed items are absent from the output, so the n-th vector that it holds belongs to the n-th row that
+has not failed. That is how a retry knows the rows of an earlier output, and puts each new vector where the
+source has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedding.client.bulk.errors import told_of_writing
+from embedding.client.bulk.failures import FailureWriter, check_failures, read_failures
+from embedding.client.bulk.formats import failures_name
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from embedding.client.bulk.folder import RunFolder
+    from embedding.client.bulk.formats import Chunk, Format
+    from embedding.client.bulk.parts import Part, Parts
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a run has made, beside its parts: rows in all, and what the output says of itself."""
+
+    rows: int
+    part_rows: int
+    about: dict[str, Any]
+
+
+def publish(folder: RunFolder, formats: Format, made: Made, *, is_retry: bool) -> int:
+    """Make the output of the parts of *folder*, put it in its place, drop the parts; return the failures.
+
+    Raises BulkError if it cannot be written or a part is damaged.
+    """
+    final = folder.final()
+    out = folder.out
+    try:
+        failures = FailureWriter(final / failures_name(out))
+        for number in folder.parts.numbers():
+            for failure in folder.parts.failures(number):
+                failures.write(failure)
+        failures.close()
+        about = made.about | {
+            "rows": made.rows,
+            "failed": failures.count,
+            "failures_digest": failures.digest(),
+        }
+        chunks = _patched(folder, formats, made) if is_retry else _plain(folder.parts)
+        formats.write(final / out.name, chunks, made.rows - failures.count, about)
+        folder.publish(removing=[] if failures.count else [failures_name(out)])
+    except OSError as fault:
+        raise told_of_writing(fault, str(out)) from None
+    return failures.count
+
+
+def check_before_retry(out: Path, about: dict[str, Any]) -> None:
+    """Raise BulkError unless the list of failures beside *out* is the one it was written with."""
+    check_failures(out.with_name(failures_name(out)), count=about["failed"], digest=about["failures_digest"])
+
+
+def _plain(parts: Parts) -> Iterator[Chunk]:
+    for number in parts.numbers():
+        part = parts.read(number)
+        if part.ids:
+            yield part.ids, part.vectors
+
+
+def _patched(folder: RunFolder, formats: Format, made: Made) -> Iterator[Chunk]:
+    """Yield the rows of the earlier output and of the parts, merged, one part's range at a time."""
+    earlier = _Earlier(formats.read(folder.out))
+    failures = read_failures(folder.out.with_name(failures_name(folder.out)))
+    by_part = groupby(failures, key=lambda failure: failure.row // made.part_rows)
+    failed_part, failed = next(by_part, (None, iter(())))
+    retried = set(folder.parts.numbers())
+    for part in range(-(-made.rows // made.part_rows)):
+        first, end = part * made.part_rows, min((part + 1) * made.part_rows, made.rows)
+        without: set[int] = set()
+        if failed_part == part:
+            without = {failure.row for failure in failed}
+            failed_part, failed = next(by_part, (None, iter(())))
+        rows = [row for row in range(first, end) if row not in without]
+        chunk = earlier.take(len(rows))
+        if part in retried:
+            chunk = _merged(rows, chunk, folder.parts.read(part))
+        if chunk[0]:
+            yield chunk
+
+
+def _merged(rows: list[int], earlier: Chunk, patch: Part) -> Chunk:
+    ids, vectors = earlier
+    order = np.argsort([*rows, *patch.rows])
+    all_ids = [*ids, *patch.ids]
+    filled = [matrix for matrix in (vectors, patch.vectors) if len(matrix)]
+    if not filled:
+        return [], vectors
+    merged: Any = np.concatenate(filled)[order]
+    return [all_ids[index] for index in order], merged
+
+
+class _Earlier:
+    """The rows of an output, as many at a time as are asked for."""
+
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
+        self._chunks = chunks
+        self._ids: list[str] = []
+        self._vectors: Any = None
+
+    def take(self, count: int) -> Chunk:
+        """Return the next *count* rows."""
+        while len(self._ids) < count:
+            ids, vectors = next(self._chunks)
+            self._ids = [*self._ids, *ids]
+            self._vectors = vectors if self._vectors is None else np.concatenate([self._vectors, vectors])
+        ids, self._ids = self._ids[:count], self._ids[count:]
+        if self._vectors is None:
+            return ids, np.empty((0, 0), np.float32)
+        vectors, self._vectors = self._vectors[:count], self._vectors[count:]
+        return ids, vectors

@@ -1,0 +1,203 @@
+"""One call of `embed`: what is begun, gone on with, retried or refused, and what is left at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from embedding.client.bulk.errors import BulkError, told_of_writing
+from embedding.client.bulk.failures import read_failures
+from embedding.client.bulk.flow import Flow, other_model
+from embedding.client.bulk.formats import failures_name, format_of
+from embedding.client.bulk.merge import Made, check_before_retry, publish
+from embedding.client.bulk.sources import STDIN, Reading, check, count_rows, rows_of
+from embedding.client.bulk.walk import CHANGED, Walk
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from embedding.client.bulk.folder import Model, RunFolder
+    from embedding.client.bulk.progress import Progress
+
+PART_ROWS: Final = 4096
+FORMAT: Final = 1  # of the folder of parts and of what an output says of itself
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be made: the sources and how they are read, the output, and what of it is wanted now."""
+
+    sources: tuple[str, ...]
+    reading: Reading
+    out: Path
+    dtype: str
+    part_rows: int = PART_ROWS
+    is_retry: bool = False
+    is_restart: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides which row stands where, and as what: only parts of one identity may meet."""
+        return {
+            "format": FORMAT,
+            "sources": list(self.sources),
+            "as": self.reading.how,
+            "column": self.reading.column,
+            "id_column": self.reading.id_column,
+            "dtype": self.dtype,
+            "part_rows": self.part_rows,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a call left: what the output says of itself, and how many rows failed, by code."""
+
+    about: dict[str, Any]
+    failed: Counter[str]
+    took_s: float
+    embedded_now: int
+
+    @property
+    def rows(self) -> int:
+        """How many rows the source has."""
+        return int(self.about["rows"])
+
+
+class Session:
+    """Carries out *order* within *folder*, whose lock is held."""
+
+    def __init__(self, order: Order, folder: RunFolder) -> None:
+        self._order, self._folder = order, folder
+        self._formats = format_of(order.out)
+        self._run: dict[str, Any] = {}
+        self._earlier: dict[str, Any] | None = None
+
+    def prepare(self) -> bool:
+        """Return whether there is anything to do. Raises BulkError if it would mix with what is there."""
+        self._folder.finish()
+        if self._order.is_restart:
+            self._folder.clear()
+        check(self._order.sources, self._order.reading)
+        self._earlier = None if self._order.is_restart else self._formats.about(self._order.out)
+        run = self._folder.run()
+        if run is not None:
+            self._go_on(run)
+            return True
+        if self._order.out.exists() and not self._order.is_restart and not self._may_follow():
+            return False
+        if self._order.is_retry and self._earlier is None:
+            raise BulkError("--retry-failed: there is no output yet; run without it first")
+        made_by = (self._earlier or {}).get("made_by") if self._order.is_retry else None
+        self._run = {"identity": self._order.identity(), "retry": self._order.is_retry, "made_by": made_by}
+        self._save()
+        return True
+
+    def _go_on(self, run: dict[str, Any]) -> None:
+        """Take up *run*, which was begun before."""
+        self._must_be_same(run.get("identity"), "a run was begun")
+        if run["retry"] and not self._order.is_retry:
+            raise BulkError("a retry was begun and is not done: go on with --retry-failed, or --restart")
+        if self._order.is_retry and not run["retry"]:
+            raise BulkError("--retry-failed: the run is not done yet; go on without it first")
+        self._run = run
+
+    def _may_follow(self) -> bool:
+        """Return whether a retry may follow the output that is there; False if it is just what is wanted."""
+        out = self._order.out
+        if self._earlier is None:
+            raise BulkError(f"{out} is there, and not of such a run: give another --out, or --restart")
+        self._must_be_same(self._earlier.get("identity"), f"{out} was made")
+        if not self._order.is_retry or self._earlier["failed"] == 0:
+            return False
+        check_before_retry(out, self._earlier)
+        return True
+
+    def _must_be_same(self, identity: Any, what: str) -> None:
+        wanted = self._order.identity()
+        given = identity if isinstance(identity, dict) else {}
+        other = [name for name, value in wanted.items() if given.get(name) != value]
+        if other:
+            told = "; ".join(f"{name} {given.get(name)!r}, now {wanted[name]!r}" for name in other)
+            raise BulkError(f"{what} otherwise: {told}: --restart begins anew, another --out keeps both")
+
+    def _save(self) -> None:
+        try:
+            self._folder.write_run(self._run)
+        except OSError as fault:
+            raise told_of_writing(fault, str(self._folder.path)) from None
+
+    def result(self) -> Result:
+        """Return what is there of an order that leaves nothing to do."""
+        about = self._formats.about(self._order.out) or {}
+        return Result(about, self._failed_codes(), 0.0, 0)
+
+    def run(self, backend: Any, progress: Progress) -> Result:
+        """Embed what is missing and make the output. Raises a ClientError; what is done is kept then."""
+        order = self._order
+        only = self._to_retry() if order.is_retry else None
+        walk = Walk(
+            rows_of(order.sources, order.reading),
+            self._folder.parts,
+            order.part_rows,
+            backend.max_items,
+            backend.max_bytes,
+            only,
+        )
+        flow = Flow(walk, backend, self._folder.parts, order.part_rows, order.dtype, progress, self._meet)
+        asyncio.run(_run(flow, backend, progress))
+        earlier = self._earlier or {}
+        if order.is_retry and earlier.get("source_digest") != walk.digest:
+            raise BulkError(CHANGED.format(where="between the output and this retry"))
+        made_by = self._run["made_by"] or {}
+        about = {
+            "identity": order.identity(),
+            "source_digest": walk.digest,
+            "made_by": self._run["made_by"],
+            "fingerprint": made_by.get("fingerprint"),
+            "model": made_by.get("model"),
+            "dim": made_by.get("dim", 0),
+            "dtype": order.dtype,
+        }
+        publish(
+            self._folder, self._formats, Made(walk.count, order.part_rows, about), is_retry=order.is_retry
+        )
+        about = self._formats.about(order.out) or {}
+        return Result(about, self._failed_codes(), progress.took_s, progress.done)
+
+    def _to_retry(self) -> Iterator[tuple[int, str]]:
+        path = self._order.out.with_name(failures_name(self._order.out))
+        return ((failure.row, failure.id) for failure in read_failures(path))
+
+    def _failed_codes(self) -> Counter[str]:
+        path = self._order.out.with_name(failures_name(self._order.out))
+        return Counter(failure.code for failure in read_failures(path)) if path.exists() else Counter()
+
+    def _meet(self, model: Model, dim: int) -> None:
+        """Keep what made the first vector, or hold it against what made those that are there."""
+        known = self._run["made_by"]
+        if known is None:
+            self._run["made_by"] = {"fingerprint": model.fingerprint, "model": model.model, "dim": dim}
+            self._save()
+        elif known["fingerprint"] != model.fingerprint:
+            raise other_model(known["fingerprint"], model.fingerprint)
+
+
+async def _run(flow: Flow, backend: Any, progress: Progress) -> None:
+    async with backend:
+        telling = asyncio.ensure_future(progress.tell())
+        try:
+            await flow.run()
+        finally:
+            telling.cancel()
+            await asyncio.wait([telling])
+
+
+def counter(order: Order) -> Callable[[], int] | None:
+    """Return what counts the rows of *order*, in a walk of its own; None where they can be read only once."""
+    if STDIN in order.sources or order.is_retry:
+        return None
+    return lambda: count_rows(order.sources, order.reading)

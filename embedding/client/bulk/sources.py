@@ -1,0 +1,186 @@
+"""What is to be embedded, as a stream of rows that is the same each time: what a SOURCE may be.
+
+Nothing is extracted or held: a folder is walked name by name, a list line by line, an archive header by
+header. The order is that of the names in each folder, of the lines in a list, of the rows in a table.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from embedding.client.bulk.errors import BulkError
+from embedding.client.bulk.rows import PICTURES, Row, row_of_file, row_of_text
+from embedding.client.bulk.tables import csv_rows, parquet_count, parquet_rows
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from embedding.client.bulk.rows import As
+
+STDIN: Final = "-"
+KINDS: Final = (
+    "a folder, a glob in quotes, a picture, a .txt, .csv, .tsv, .parquet or .tar file, or - for stdin"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How lists, tables and archives are read: what their values are, and the columns that hold them."""
+
+    how: As = "auto"
+    column: str | None = None
+    id_column: str | None = None
+
+
+def rows_of(sources: Sequence[str], reading: Reading) -> Iterator[Row]:
+    """Yield the rows of all *sources*, in this order. Raises BulkError if one cannot be read."""
+    for source in sources:
+        try:
+            yield from _reader(source, reading)()
+        except UnicodeDecodeError as fault:
+            raise BulkError(f"SOURCE {source} is not UTF-8 text: {fault.reason}") from None
+        except OSError as fault:
+            raise BulkError(f"SOURCE {source} cannot be read: {fault.strerror or fault}") from None
+
+
+def check(sources: Sequence[str], reading: Reading) -> None:
+    """Raise BulkError if a source is of no known kind, is not there, or has no row to begin with."""
+    if sources.count(STDIN) > 1:
+        raise BulkError("SOURCE - is given twice; stdin can be read once")
+    readable = [source for source in sources if source != STDIN]
+    for source in readable:
+        _reader(source, reading)
+    if len(readable) == len(sources) and next(rows_of(sources, reading), None) is None:
+        raise BulkError(f"SOURCE {' '.join(sources)}: nothing in it to embed{_looked_for(sources)}")
+
+
+def _looked_for(sources: Sequence[str]) -> str:
+    if not any(Path(source).is_dir() for source in sources):
+        return ""
+    return f"; in a folder, files are looked for that end in {' '.join(sorted(PICTURES))}"
+
+
+def _reader(source: str, reading: Reading) -> Callable[[], Iterator[Row]]:
+    """Return what reads *source*, by what it is and what its name ends in."""
+    path = Path(source)
+    if source == STDIN:
+        return lambda: _lines(sys.stdin.buffer, reading.how)
+    if path.is_dir():
+        return lambda: _folder(source)
+    return _of_file(source, reading) if path.exists() else _of_glob(source, reading)
+
+
+def _of_file(source: str, reading: Reading) -> Callable[[], Iterator[Row]]:
+    suffix = Path(source).suffix.lower()
+    columns = (reading.column, reading.id_column)
+    readers: dict[str, Callable[[], Iterator[Row]]] = {
+        ".txt": lambda: _list(source, reading.how),
+        ".csv": lambda: csv_rows(source, reading.how, *columns),
+        ".tsv": lambda: csv_rows(source, reading.how, *columns),
+        ".parquet": lambda: parquet_rows(source, reading.how, *columns),
+        ".tar": lambda: _archive(source, reading.how),
+    }
+    if suffix in PICTURES:
+        return lambda: iter([row_of_file(source, source)])
+    if suffix not in readers:
+        raise BulkError(f"SOURCE {source} is of no known kind: give {KINDS}")
+    return readers[suffix]
+
+
+def _of_glob(pattern: str, reading: Reading) -> Callable[[], Iterator[Row]]:
+    if pattern.startswith(("http://", "https://")):
+        raise BulkError(
+            "SOURCE is a URL: write URLs into a .txt file, one a line, or send them to - by stdin"
+        )
+    if not glob.has_magic(pattern):
+        raise BulkError(f"SOURCE {pattern} is not there")
+    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  it takes absolute patterns, and ** alike
+    files = [name for name in found if not Path(name).is_dir()] if "**" in pattern else found
+    if not files:
+        raise BulkError(f"SOURCE {pattern}: no file has such a name")
+    readers = [_reader(name, reading) for name in files]
+    return lambda: (row for reader in readers for row in reader())
+
+
+def _folder(folder: str) -> Iterator[Row]:
+    """Yield the pictures below *folder*; hidden files and folders, and links to folders, are left out."""
+    with os.scandir(folder) as entries:
+        listed = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+    for entry in listed:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _folder(entry.path)
+        elif os.path.splitext(entry.name)[1].lower() in PICTURES:  # noqa: PTH122  a Path for each file costs
+            yield row_of_file(entry.path, entry.path)
+
+
+def _list(path: str, how: As) -> Iterator[Row]:
+    with Path(path).open("rb") as file:
+        yield from _lines(file, how)
+
+
+def _lines(file: BinaryIO, how: As) -> Iterator[Row]:
+    """Yield a row for each line that is not blank."""
+    for number, line in enumerate(file):
+        text = line.decode("utf-8-sig" if number == 0 else "utf-8").strip()
+        if text:
+            yield row_of_text(text, how)
+
+
+def _archive(path: str, how: As) -> Iterator[Row]:
+    """Yield a row for each sample of a tar: members of one key, which is the name up to its first dot.
+
+    The picture of a sample counts, else its text; *how* may ask for one of them alone.
+    """
+    when = Path(path).stat().st_mtime_ns
+    try:
+        with tarfile.open(path, "r:") as archive:
+            sample: list[tarfile.TarInfo] = []
+            key = None
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it remembers every header else
+                if not member.isreg():
+                    continue
+                if _key(member.name) != key:
+                    yield from _sample(archive, path, sample, how, when)
+                    sample, key = [], _key(member.name)
+                sample.append(member)
+            yield from _sample(archive, path, sample, how, when)
+    except tarfile.TarError as fault:
+        told = f"SOURCE {path} is no whole tar archive ({fault}); a compressed one must be decompressed first"
+        raise BulkError(told) from None
+
+
+def _key(name: str) -> str:
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/{file.partition('.')[0]}"
+
+
+def _sample(
+    archive: tarfile.TarFile, path: str, members: list[tarfile.TarInfo], how: As, when: int
+) -> Iterator[Row]:
+    pictures = [member for member in members if Path(member.name).suffix.lower() in PICTURES]
+    texts = [member for member in members if member.name.endswith(".txt")]
+    if pictures and how != "text":
+        member = pictures[0]
+        stamp = f"{member.size} {member.mtime} {when}"
+        yield Row(f"{path}/{member.name}", "file", path, member.offset_data, member.size, stamp)
+    elif texts and how != "image":
+        file = archive.extractfile(texts[0])
+        text = file.read().decode().strip() if file else ""
+        yield row_of_text(text, "text", name=f"{path}/{texts[0].name}")
+
+
+def count_rows(sources: Sequence[str], reading: Reading) -> int:
+    """Return how many rows *sources* have; a walk, but for Parquet. Raises BulkError."""
+    parquets = [
+        source for source in sources if source.lower().endswith(".parquet") and Path(source).is_file()
+    ]
+    others = [source for source in sources if source not in parquets]
+    return sum(map(parquet_count, parquets)) + sum(1 for _ in rows_of(others, reading))

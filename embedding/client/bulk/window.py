@@ -1,0 +1,69 @@
+"""How many jobs are in flight: enough to keep every worker busy, few enough for the platform.
+
+It begins small and doubles while the workers keep the queue nearly empty, so that a queue builds up for the
+platform to scale on; a refusal for too many requests halves it. Payloads in flight are bounded in bytes too:
+what an uplink of a gigabit carries in four seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FIRST_JOBS: Final = 32
+LEAST_JOBS: Final = 4
+HELD_BYTES: Final = 512 << 20
+QUEUED_PER_WORKER: Final = 4  # jobs of a ready worker that should wait; the platform's usual scaler counts 4
+CALM_S: Final = 10.0  # after a refusal; the platform counts requests over ten seconds
+
+
+@dataclass(slots=True)
+class Window:
+    """Jobs in flight: *size* at most now, *most* ever."""
+
+    most: int
+    size: int = 0
+    jobs: int = 0
+    held_bytes: int = 0
+    refused: int = 0
+    _calm_until_s: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.size = self.size or min(FIRST_JOBS, self.most)
+
+    def has_room(self, wire_bytes: int) -> bool:
+        """Return whether one more job of *wire_bytes* may start; the first always may."""
+        return self.jobs == 0 or (self.jobs < self.size and self.held_bytes + wire_bytes <= HELD_BYTES)
+
+    def enter(self, wire_bytes: int) -> None:
+        """Count a job that starts."""
+        self.jobs += 1
+        self.held_bytes += wire_bytes
+
+    def leave(self, wire_bytes: int) -> None:
+        """Count a job that has ended."""
+        self.jobs -= 1
+        self.held_bytes -= wire_bytes
+
+    def look(self, health: Mapping[str, Any]) -> None:
+        """Grow if *health*, the endpoint's, shows that the workers could do with more."""
+        try:
+            ready, queued = int(health["workers"]["ready"]), int(health["jobs"]["inQueue"])
+        except (KeyError, TypeError, ValueError):
+            return
+        is_calm = time.monotonic() >= self._calm_until_s
+        if is_calm and self.jobs >= self.size and queued < QUEUED_PER_WORKER * max(1, ready):
+            self.size = min(self.most, 2 * self.size)
+
+    def refuse(self) -> None:
+        """Shrink after a refusal for too many requests; once for all that were refused together."""
+        self.refused += 1
+        now_s = time.monotonic()
+        if now_s >= self._calm_until_s:
+            self.size = max(min(LEAST_JOBS, self.most), self.size // 2)
+            self._calm_until_s = now_s + CALM_S
