@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from embedding.client.bulk.errors import BulkError
 from embedding.client.bulk.parts import Failure
@@ -18,6 +18,7 @@ from embedding.client.bulk.parts import Failure
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import TracebackType
 
 HEADER: Final = ["row", "id", "code", "message"]
 FIELD_CHARS: Final = 10_000_000
@@ -38,7 +39,7 @@ def read_failures(path: Path) -> Iterator[Failure]:
 
 
 class FailureWriter:
-    """Writes failures one by one into *path*, which comes to be with the first."""
+    """Writes failures one by one into *path*; a context, after which none means no file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -54,11 +55,16 @@ class FailureWriter:
         self._digest.update(failure.row.to_bytes(8, "little"))
         self.count += 1
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Make it durable; of no failures there is no file."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._file as file:
+            file.flush()
+            os.fsync(file.fileno())
         if self.count == 0:
             self._path.unlink()
 

@@ -138,8 +138,8 @@ class Flow:
     async def _write_whole(self) -> None:
         """Write every part that has all its outcomes."""
         whole = [number for number, part in self._open.items() if part.is_whole()]
-        for number in whole:
-            part = self._open.pop(number)
+        mine = [(number, self._open.pop(number)) for number in whole]  # before another job's end finds them
+        for number, part in mine:
             try:
                 await asyncio.to_thread(self._write, number, part)
             except OSError as fault:

@@ -44,11 +44,10 @@ def publish(folder: RunFolder, formats: Format, made: Made, *, is_retry: bool) -
     final = folder.final()
     out = folder.out
     try:
-        failures = FailureWriter(final / failures_name(out))
-        for number in folder.parts.numbers():
-            for failure in folder.parts.failures(number):
-                failures.write(failure)
-        failures.close()
+        with FailureWriter(final / failures_name(out)) as failures:
+            for number in folder.parts.numbers():
+                for failure in folder.parts.failures(number):
+                    failures.write(failure)
         about = made.about | {
             "rows": made.rows,
             "failed": failures.count,

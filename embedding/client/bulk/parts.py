@@ -140,8 +140,9 @@ class Parts:
 def _table(part: Part, digest: str) -> Any:
     pa = arrow()
     failed, good = part.failures, len(part.rows)
-    padded = np.zeros((good + len(failed), part.vectors.shape[1]), part.vectors.dtype)
-    padded[:good] = part.vectors
+    dim = max(1, part.vectors.shape[1])  # lists of no numbers cannot be read again
+    padded = np.zeros((good + len(failed), dim), part.vectors.dtype)
+    padded[:good] = part.vectors if good else 0
     names = ["row", "id", "vector", "code", "message"]
     columns = [
         pa.array([*part.rows, *(failure.row for failure in failed)], pa.int64()),

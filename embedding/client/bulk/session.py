@@ -93,7 +93,6 @@ class Session:
             raise BulkError("--retry-failed: there is no output yet; run without it first")
         made_by = (self._earlier or {}).get("made_by") if self._order.is_retry else None
         self._run = {"identity": self._order.identity(), "retry": self._order.is_retry, "made_by": made_by}
-        self._save()
         return True
 
     def _go_on(self, run: dict[str, Any]) -> None:
@@ -138,6 +137,7 @@ class Session:
     def run(self, backend: Any, progress: Progress) -> Result:
         """Embed what is missing and make the output. Raises a ClientError; what is done is kept then."""
         order = self._order
+        self._save()
         only = self._to_retry() if order.is_retry else None
         walk = Walk(
             rows_of(order.sources, order.reading),

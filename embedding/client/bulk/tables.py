@@ -58,19 +58,21 @@ def parquet_rows(path: str, how: As, column: str | None, id_column: str | None) 
             if id_column is not None:
                 wanted.append(_named(path, names, id_column, "--id-column"))
             batches = file.iter_batches(BATCH_ROWS, columns=wanted, use_threads=False)
-            yield from _parquet_rows(path, how, batches, wanted)
+            yield from _parquet_rows(path, how, batches, wanted, is_binary=_is_binary(pa, kind))
     except pa.ArrowException as fault:
         raise BulkError(f"SOURCE {path} is no whole Parquet file: {str(fault).splitlines()[0]}") from None
 
 
-def _parquet_rows(path: str, how: As, batches: Iterator[Any], wanted: Sequence[str]) -> Iterator[Row]:
+def _parquet_rows(
+    path: str, how: As, batches: Iterator[Any], wanted: Sequence[str], *, is_binary: bool
+) -> Iterator[Row]:
     number = 0
     for batch in batches:
         values = batch.column(wanted[0]).to_pylist()
         names = batch.column(wanted[-1]).to_pylist()
         for value, name in zip(values, names, strict=True):
             row_id = None if len(wanted) == 1 else str(name)
-            if isinstance(value, bytes):
+            if is_binary:
                 yield row_of_bytes(value, row_id or f"{path}#{number}")
             else:
                 yield row_of_text((value or "").strip(), how, name=row_id)
