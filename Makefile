@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 TAG    ?= latest
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy smoke test check format run bench corpus chaos page-test fuzz mutants demo-model install image image-test constraints clean
+.PHONY: help deploy smoke test check format run bench corpus chaos bulk-test page-test fuzz mutants demo-model install image image-test constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -45,6 +45,9 @@ corpus: $(VENV)/dev ## send attacks, and every file below CORPUS, through a work
 
 chaos: $(VENV)/dev ## 2,000 jobs while workers, platform, model and downloads fail (1 to 3 minutes; ARGS='--seed 7')
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+bulk-test: $(VENV)/dev ## embed 20,000 pictures through faults and kills, and tell speed and memory (3 minutes; ARGS='--seed 7')
+	$(BIN)/python -m tests.bulk $(ARGS)
 
 page-test: $(VENV)/dev ## try the page at / in Chromium, and take its picture for the README (1 minute)
 	$(BIN)/python -m pytest -m page tests/serve/http

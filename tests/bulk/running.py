@@ -143,7 +143,7 @@ class Memory:
     def _look(self):
         path = Path(f"/proc/{self._process.pid}/status")
         while self._process.poll() is None:
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, KeyError):
                 fields = dict(line.split(":", 1) for line in path.read_text().splitlines())
                 self.mb.append(int(fields["VmRSS"].split()[0]) / 1024)
             time.sleep(0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import multiprocessing
 import os
@@ -270,6 +271,27 @@ def test_two_runs_at_once(tmp_path, source, whole):
     run(out, source, backend=StandIn(failing=("7", "t 20")), part_rows=5)
 
     assert same(table(out), whole)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(errno.ENOSPC, "no room left for"), (errno.EIO, "cannot be written: Input/output error")],
+)
+def test_disk_that_takes_no_more(tmp_path, source, monkeypatch, number, told):
+    """A full or broken disk ends the run in a line, and the next goes on."""
+
+    def full(_):
+        raise OSError(number, os.strerror(number))
+
+    out = tmp_path / "out.parquet"
+    stopped(out, source)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BulkError, match=told):
+        run(out, source, part_rows=5)
+    monkeypatch.undo()
+    run(out, source, backend=StandIn(failing=("7", "t 20")), part_rows=5)
+
+    assert [failure["row"] for failure in failures(out)] == ["7", "17", "20"]
 
 
 def test_done_is_done(tmp_path, source):

@@ -14,6 +14,7 @@ from embedding.client.bulk.window import HELD_BYTES, LEAST_JOBS, Window
 from tests.bulk.pictures import fill_folder, fill_tar
 from tests.bulk.running import endpoint, environment, finish, kill_after, parts_of, start
 from tests.bulk.stand_in import table
+from tests.serve.http.process import serving
 
 
 PICTURES = 240
@@ -69,6 +70,19 @@ def test_killed_and_disturbed(sources, local, platform):
     assert ids == local[2][0]
     assert np.sum(vectors * local[2][1], axis=1).min() > 0.999
     assert not parts_of(out)
+
+
+def test_over_http(sources, local):
+    """The HTTP service gives what the local run gave, though it takes fewer items in a request."""
+    given = ("shard.tar", "--out", "http.parquet", "--dtype", "float16")
+    with serving({"ALLOW_DEMO_MODEL": "1", "WORKER_TOKEN": "t" * 40, "MAX_BATCH_SIZE": "16"}) as service:
+        env = environment(WORKER_TOKEN="t" * 40)
+        status, output = finish(start(*given, "--url", service.url, cwd=sources, env=env))
+    assert status == 0, output
+    ids, vectors = table(sources / "http.parquet")
+
+    assert ids == local[2][0][PICTURES // 2 :]
+    assert np.sum(vectors * local[2][1][PICTURES // 2 :], axis=1).min() > 0.998
 
 
 def test_ctrl_c(sources, platform):
@@ -159,6 +173,16 @@ def test_pyarrow_is_asked_for(monkeypatch, tmp_path, capsys):
 
     assert main(["embed", "a.txt", "--out", "o.parquet", "--local"]) == 1
     assert "error: pyarrow is not installed: pip install '.[bulk]'" in capsys.readouterr().err
+
+
+def test_window_stays_where_jobs_wait():
+    """Jobs that take long, because they wait at a worker, are not joined by more."""
+    window = Window(100)
+    for ended, size in ((1, 32), (100, 64)):
+        window.jobs, window.ended = window.size, ended
+        window._looked_s -= 2.0
+        window.look({"jobs": {"inQueue": 0}, "workers": {"ready": 1}})
+        assert window.size == size
 
 
 def test_window_grows_while_the_queue_is_short():

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from embedding.client.bulk.errors import BulkError
+from embedding.client.bulk.errors import BulkError, told_of_writing
 from embedding.client.bulk.parts import Parts, sync_folder
 
 
@@ -47,10 +47,13 @@ class RunFolder:
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
-        while self._lock is None:
-            self.path.mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):  # a run that has just ended took the folder with it
-                self._lock = self._locked()
+        try:
+            while self._lock is None:
+                self.path.mkdir(exist_ok=True)
+                with suppress(FileNotFoundError):  # a run that has just ended took the folder with it
+                    self._lock = self._locked()
+        except OSError as fault:
+            raise told_of_writing(fault, str(self.path)) from None
         return self
 
     def _locked(self) -> int | None:

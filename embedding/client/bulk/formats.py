@@ -65,7 +65,7 @@ class ParquetFormat:
         try:
             metadata = parquet().read_schema(out).metadata or {}
             return dict(json.loads(metadata[ABOUT.encode()]))
-        except (FileNotFoundError, KeyError, ValueError, arrow().ArrowException):
+        except (OSError, KeyError, ValueError, arrow().ArrowException):
             return None
 
     def write(self, out: Path, chunks: Iterator[Chunk], count: int, about: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from embedding.client.calls import ENVELOPE_BYTES, Call, Options
 from embedding.client.embeddings import Collected
 from embedding.client.errors import ClientError
 from embedding.client.http import HttpTransport
+from embedding.client.identity import IdentityCheck
 from embedding.client.serverless import ServerlessTransport
 from embedding.client.wire import Wire
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from embedding.client.calls import Transport
     from embedding.client.retries import Attempts
-    from embedding.contract.requests import EmbedDtype
+    from embedding.contract.fields import EmbedDtype
     from embedding.settings import ClientSettings
 
 CONNECTIONS: Final = 64
@@ -39,6 +40,7 @@ ATTEMPTS: Final = 40  # over five minutes: a platform that is away for so long i
 JOB_TIMEOUT_S: Final = 3600.0
 HTTP_TIMEOUT_S: Final = 600.0
 LOOK_S: Final = 2.0
+SPLIT_JOBS: Final = 4  # in flight of those that one becomes, where a worker takes fewer items
 REQUESTS_PER_S: Final = {"run": 80.0, "status": 160.0, "cancel": 8.0}
 BURST_S: Final = 8.0  # an idle route saves so much of its rate
 TOO_MANY_REQUESTS: Final = 429
@@ -47,24 +49,36 @@ TOO_MANY_REQUESTS: Final = 429
 class Remote:
     """A backend: workers reached over *transport*. Use it in `async with`."""
 
-    def __init__(self, transport: Transport, window: Window, *, batch_size: int, dtype: EmbedDtype) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        window: Window,
+        identity: IdentityCheck,
+        *,
+        batch_size: int,
+        dtype: EmbedDtype,
+    ) -> None:
         self.window = window
-        self.max_items = batch_size
+        self.max_items = self._taken_items = batch_size  # a worker may take fewer in one job
         self.max_bytes = transport.max_request_bytes - ENVELOPE_BYTES
         self._transport = transport
+        self._identity = identity
         self._options = Options(dtype=dtype)
         self.look: Callable[[], Any] | None = None
 
     async def embed(self, rows: Sequence[Row]) -> Answer:
         """Return what became of *rows*. Raises a ClientError."""
         collected = Collected()
-        call = Call(self._transport, self._options, collected, self.max_items, 1)
+        call = Call(self._transport, self._options, collected, self._taken_items, SPLIT_JOBS)
         await call.embed(rows, Row.wire_item)
+        self._taken_items = min(self._taken_items, call.max_items)
         whole = collected.whole()
         outcomes = [
             vector if error is None else error
             for vector, error in zip(whole.vectors, whole.errors, strict=True)
         ]
+        if whole.fingerprint is not None:
+            await self._identity.once(self._transport)
         made_by = None if whole.fingerprint is None else Model(whole.fingerprint, whole.model)
         return Answer(outcomes, made_by if collected.vectors else None)
 
@@ -102,7 +116,7 @@ def through_queue(
         is_long=True,
         hint=hint_for(secret=secret),
     )
-    remote = Remote(transport, window, batch_size=batch_size, dtype=dtype)
+    remote = Remote(transport, window, _expected(settings), batch_size=batch_size, dtype=dtype)
     remote.look = lambda: wire.send("GET", f"{url}/health", wire.attempts(LOOK_S * 5))
     return remote
 
@@ -119,7 +133,11 @@ def over_http(settings: ClientSettings, *, concurrency: int, batch_size: int, dt
         timeout_s=HTTP_TIMEOUT_S,
         hint=hint_for(secret=secret, token=token),
     )
-    return Remote(transport, window, batch_size=batch_size, dtype=dtype)
+    return Remote(transport, window, _expected(settings), batch_size=batch_size, dtype=dtype)
+
+
+def _expected(settings: ClientSettings) -> IdentityCheck:
+    return IdentityCheck(settings.expected_commit, settings.expected_digest)
 
 
 def _secret(value: Any) -> str | None:

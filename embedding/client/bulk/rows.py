@@ -48,8 +48,11 @@ class Row:
         """Return the bytes of a picture. Raises OSError if its file cannot be read, or has become shorter."""
         if isinstance(self.value, bytes):
             return self.value
-        with Path(self.value).open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), self.size_bytes, self.start)
+        descriptor = os.open(self.value, os.O_RDONLY)  # half the time of a file object
+        try:
+            data = os.pread(descriptor, self.size_bytes, self.start)
+        finally:
+            os.close(descriptor)
         if len(data) != self.size_bytes:
             raise OSError(errno.EIO, "it is shorter than it was", self.value)
         return data

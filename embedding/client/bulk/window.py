@@ -1,7 +1,8 @@
 """How many jobs are in flight: enough to keep every worker busy, few enough for the platform.
 
-It begins small and doubles while the workers keep the queue nearly empty, so that a queue builds up for the
-platform to scale on; a refusal for too many requests halves it. Payloads in flight are bounded in bytes too:
+It begins small and doubles while the workers keep the queue nearly empty and end jobs soon after they are
+sent; more would only wait at a worker, and each that waits is asked after. A refusal for too many requests
+halves it. Payloads in flight are bounded in bytes too:
 what an uplink of a gigabit carries in four seconds.
 """
 
@@ -19,6 +20,7 @@ FIRST_JOBS: Final = 32
 LEAST_JOBS: Final = 4
 HELD_BYTES: Final = 512 << 20
 QUEUED_PER_WORKER: Final = 4  # jobs of a ready worker that should wait; the platform's usual scaler counts 4
+SOON_S: Final = 5.0  # what a job should take at most, the wait included, before the window grows
 CALM_S: Final = 10.0  # after a refusal; the platform counts requests over ten seconds
 
 
@@ -31,6 +33,8 @@ class Window:
     jobs: int = 0
     held_bytes: int = 0
     refused: int = 0
+    ended: int = 0
+    _looked_s: float = field(default_factory=time.monotonic, init=False)
     _calm_until_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
@@ -48,6 +52,7 @@ class Window:
     def leave(self, wire_bytes: int) -> None:
         """Count a job that has ended."""
         self.jobs -= 1
+        self.ended += 1
         self.held_bytes -= wire_bytes
 
     def look(self, health: Mapping[str, Any]) -> None:
@@ -56,8 +61,11 @@ class Window:
             ready, queued = int(health["workers"]["ready"]), int(health["jobs"]["inQueue"])
         except (KeyError, TypeError, ValueError):
             return
-        is_calm = time.monotonic() >= self._calm_until_s
-        if is_calm and self.jobs >= self.size and queued < QUEUED_PER_WORKER * max(1, ready):
+        now_s = time.monotonic()
+        job_s = self.jobs * (now_s - self._looked_s) / max(1, self.ended)  # Little's law
+        self._looked_s, self.ended = now_s, 0
+        is_short = queued < QUEUED_PER_WORKER * max(1, ready) and job_s < SOON_S
+        if is_short and self.jobs >= self.size and now_s >= self._calm_until_s:
             self.size = min(self.most, 2 * self.size)
 
     def refuse(self) -> None:
