@@ -8,19 +8,26 @@ how many packages that leaves unaudited: run it again where pypi.org answers.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PINS: Final = Path(__file__).parents[1] / "constraints.txt"
 TIMEOUT_S: Final = 300
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Audit the pins, print what was found, and return the exit status."""
+    argparse.ArgumentParser(
+        prog="python -m scripts.audit", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args(arguments)
     dependencies = _audited(PINS)
     lines = told(dependencies)
     print(*lines, sep="\n")
@@ -38,7 +45,7 @@ def told(dependencies: list[dict[str, Any]]) -> list[str]:
     audited = len(dependencies) - len(unaudited)
     lines.append(f"audited {audited} of {len(dependencies)} pinned packages: {len(lines)} vulnerabilities")
     if unaudited:
-        lines.append(f"no advisories could be had for {len(unaudited)}; run it where pypi.org answers")
+        lines.append(f"NOT audited, for want of advisories: {len(unaudited)}; run it where pypi.org answers")
     return lines
 
 
@@ -66,4 +73,4 @@ def _audited(pins: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

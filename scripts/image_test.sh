@@ -8,6 +8,7 @@
 # Debian or Ubuntu: buildah builds, and the base is a Debian made by debootstrap. Whatever that way makes lies in
 # ${XDG_CACHE_HOME:-~/.cache}/clip-image-base; the next run is quicker for it, and it may be deleted at any time.
 #
+#   scripts/image_test.sh               a minute and a half, and the first time three more
 #   BASE=IMAGE scripts/image_test.sh    another base image
 
 set -euo pipefail
@@ -32,6 +33,11 @@ REGISTRY_PID=
 
 main() {
   trap clean_up EXIT
+  case $* in
+    '') ;;
+    -h | --help) usage "${BASH_SOURCE[0]}" ;;
+    *) usage "${BASH_SOURCE[0]}" 'it takes no arguments' ;;
+  esac
   cd "$ROOT"
   find_engine || ENGINE=buildah
   export ENGINE

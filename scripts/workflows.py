@@ -10,6 +10,7 @@ Exit status 1 if anything was found. All three come from package registries: `ma
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,11 @@ TIMEOUT_S: Final = 120
 
 def main(arguments: Sequence[str]) -> int:
     """Check the workflows of a folder and the repository's scripts, and return the exit status."""
-    folder = Path(arguments[0]).resolve() if arguments else WORKFLOWS
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.workflows", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=WORKFLOWS, metavar="FOLDER")
+    folder = parser.parse_args(arguments).folder.resolve()
     workflows = sorted(folder.glob("*.yml"))
     if not workflows or not ACTIONLINT.is_file():
         print(

@@ -11,6 +11,7 @@ functions (tables, patterns, defaults of limits), cosmic-ray no strings, and it 
 
 from __future__ import annotations
 
+import argparse
 import ast
 import faulthandler
 import importlib.util
@@ -94,6 +95,15 @@ def main(parts: list[str]) -> int:
     return int(faults > 0)
 
 
+def parts_of(arguments: list[str]) -> list[str]:
+    """Return the PARTs that the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutants", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART")
+    return parser.parse_args(arguments).parts
+
+
 def unchanged(path: str) -> ast.Module:
     """Return the tree of the module as it is."""
     return ast.parse((ROOT / path).read_text(encoding="utf-8"))
@@ -150,4 +160,4 @@ def start(target: Target, mutant: Mutant) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(parts_of(sys.argv[1:])))

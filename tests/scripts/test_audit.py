@@ -34,7 +34,7 @@ SKIPPED = {"name": "b", "skip_reason": "not found"}
             0,
             [
                 "audited 1 of 2 pinned packages: 0 vulnerabilities",
-                "no advisories could be had for 1; run it where pypi.org answers",
+                "NOT audited, for want of advisories: 1; run it where pypi.org answers",
             ],
         ),
     ],
