@@ -89,9 +89,9 @@ class TestFormat:
 class TestHub:
     @pytest.mark.parametrize("key", INPUTS)
     def test_asks_for_settings(self, key):
-        """Each input is a setting in README's table, with the setting's own default and bounds."""
+        """Each input is a setting in the table of settings, with the setting's own default and bounds."""
         field, asked = FIELDS[key], INPUTS[key]
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        readme = (ROOT / "docs" / "SETTINGS.md").read_text(encoding="utf-8")
 
         assert f"`{key}`" in readme
         if asked.type in ("number", "boolean") or asked.options:
