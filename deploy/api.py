@@ -8,7 +8,6 @@ tries again. The document of the API knows no pages: a list is whole. The key go
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote, urlsplit
 
@@ -17,6 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from tenacity.wait import wait_random_exponential
 
 from deploy.errors import ApiError, DeployError, Gone, Unanswered
+from embedding.contract.destinations import may_carry_credentials
 
 
 if TYPE_CHECKING:
@@ -174,21 +174,11 @@ class Api:
 
 def checked_url(url: str) -> str:
     """Return *url* if a key may be sent there: https, or http to this machine; raises DeployError."""
-    parts = urlsplit(url)
-    if parts.hostname and (
-        parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))
-    ):
+    if may_carry_credentials(url):
         return url
     raise DeployError(
         f"{url} is no address for a key", hint="it must be https://..., or http:// to 127.0.0.1"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _part(name: str) -> str:

@@ -193,7 +193,8 @@ class AsyncServerlessClient(AsyncClient):
         minutes, so that results are kept for half an hour instead of a minute. *max_batch_size*: items in a
         job. *concurrency*: jobs of one call in flight. *attempts*: how often a request is sent in all.
         *expected_commit*, *expected_digest*: an IdentityWarning tells if another worker answers.
-        Raises ValueError for an id, key or secret that cannot be one.
+        Raises ValueError for an id, key or secret that cannot be one, and where the key would go by plain
+        http to another machine; TypeError for what is no str.
         """
         from embedding.client.serverless import ServerlessTransport  # noqa: PLC0415  httpx at the first need
         from embedding.client.wire import Wire  # noqa: PLC0415
@@ -202,7 +203,7 @@ class AsyncServerlessClient(AsyncClient):
         wire = Wire(bearer, attempts=attempts, connections=concurrency, silence_s=SILENCE_S)
         transport = ServerlessTransport(
             wire,
-            f"{web_url(api_url, 'api_url')}/{endpoint(endpoint_id)}",
+            f"{web_url(api_url, 'api_url', bearer=bearer)}/{endpoint(endpoint_id)}",
             signing_key(secret),
             timeout_s=timeout_s,
             is_long=is_long,
@@ -231,14 +232,15 @@ class AsyncHttpClient(AsyncClient):
         """Reach the service at *base_url*; sign with *secret*, or send *token*, or neither if it is open.
 
         *timeout_s* bounds one request with its retries. *concurrency*: requests of one call in flight. All
-        else is as in AsyncServerlessClient. Raises ValueError for a URL, token or secret that cannot be one.
+        else is as in AsyncServerlessClient. Raises ValueError for a URL, token or secret that cannot be one,
+        and for a token that would go by plain http to another machine; TypeError for what is no str.
         """
         from embedding.client.http import HttpTransport  # noqa: PLC0415  httpx at the first need
         from embedding.client.wire import Wire  # noqa: PLC0415
 
         bearer = None if token is None else credential(token, "token")
         wire = Wire(bearer, attempts=attempts, connections=concurrency)
-        url, hint = web_url(base_url, "base_url"), hint_for(secret=secret, token=token)
+        url, hint = web_url(base_url, "base_url", bearer=bearer), hint_for(secret=secret, token=token)
         transport = HttpTransport(wire, url, signing_key(secret), timeout_s=timeout_s, hint=hint)
         identity = IdentityCheck(expected_commit, expected_digest)
         super().__init__(transport, max_batch_size=max_batch_size, concurrency=concurrency, identity=identity)

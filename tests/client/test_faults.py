@@ -472,6 +472,8 @@ class TestAddresses:
             (lambda: HttpClient("127.0.0.1:8000"), "base_url must be an address"),
             (lambda: HttpClient("ftp://x.example"), "base_url must be an address"),
             (lambda: HttpClient("https://"), "base_url must be an address"),
+            (lambda: HttpClient("http://[::1"), "base_url must be an address"),
+            (lambda: HttpClient("http://x.example:99999"), "base_url must be an address"),
             (lambda: HttpClient("https://x", token="a\nb"), "token must be printable ASCII"),
             (lambda: HttpClient("https://x", max_batch_size=0), "max_batch_size is 0; it must be 1 or more"),
         ],
@@ -482,6 +484,50 @@ class TestAddresses:
             make()
 
         assert "two words" not in str(told.value)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: HttpClient("http://x.example", token=KEY),
+            lambda: HttpClient("http://x.example", token=KEY, secret=SECRET),
+            lambda: HttpClient(f"http://user:{KEY}@x.example"),
+            lambda: ServerlessClient("x1", KEY, api_url="http://x.example/v2"),
+        ],
+    )
+    def test_no_key_goes_in_clear_text(self, make):
+        """A token or key that others on the way could read is not sent; the message says what to do."""
+        with pytest.raises(ValueError, match="is plain http, .* give an https:// address") as told:
+            make()
+
+        assert KEY not in str(told.value)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: HttpClient("http://x.example", secret=SECRET),
+            lambda: HttpClient("http://x.example"),
+            lambda: HttpClient("http://[::1]:8000", token=KEY),
+            lambda: HttpClient("https://x.example", token=KEY),
+        ],
+    )
+    def test_signatures_go_in_clear_text(self, make):
+        """What is signed, open, encrypted or at home may go."""
+        make().close()
+
+    @pytest.mark.parametrize(
+        ("make", "words"),
+        [
+            (lambda: ServerlessClient("x1", None), "api_key must be a str, not NoneType; .* RUNPOD_API_KEY"),
+            (lambda: ServerlessClient(None, KEY), "endpoint_id must be a str, .* RUNPOD_ENDPOINT_ID"),
+            (lambda: ServerlessClient("x1", KEY, secret=b"s" * 32), "secret must be a str, not bytes"),
+            (lambda: HttpClient(None), "base_url must be a str, not NoneType; .* CLIP_POD_BASE_URL"),
+            (lambda: HttpClient("https://x", token=7), "token must be a str, not int; .* WORKER_TOKEN"),
+        ],
+    )
+    def test_what_is_no_text_is_named(self, make, words):
+        """An unset variable that became None is told by the argument and the variable."""
+        with pytest.raises(TypeError, match=words):
+            make()
 
     def test_space_around_a_key_is_dropped(self, script):
         """A key read from a file ends in a line feed."""

@@ -106,8 +106,10 @@ def through_queue(
     """Return the backend of a queue endpoint. Raises ValueError for an id, key or secret that is none."""
     window = Window(concurrency)
     secret = _secret(settings.hmac_secret)
-    url = f"{web_url(settings.api_url, 'the API address')}/{endpoint(str(settings.endpoint_id))}"
-    wire = PacedWire(credential(str(_secret(settings.api_key)), "RUNPOD_API_KEY"), window)
+    bearer = credential(str(_secret(settings.api_key)), "RUNPOD_API_KEY")
+    base_url = web_url(settings.api_url, "RUNPOD_ENDPOINT_BASE_URL", bearer=bearer)
+    url = f"{base_url}/{endpoint(str(settings.endpoint_id))}"
+    wire = PacedWire(bearer, window)
     transport = ServerlessTransport(
         wire,
         url,
@@ -128,7 +130,7 @@ def over_http(settings: ClientSettings, *, concurrency: int, batch_size: int, dt
     bearer = None if token is None else credential(token, "WORKER_TOKEN")
     transport = HttpTransport(
         PacedWire(bearer, window),
-        web_url(str(settings.pod_base_url), "--url"),
+        web_url(str(settings.pod_base_url), "--url", bearer=bearer),
         None if token is not None else signing_key(secret),
         timeout_s=HTTP_TIMEOUT_S,
         hint=hint_for(secret=secret, token=token),
