@@ -23,6 +23,7 @@ from embedding.client.errors import (
     ItemsFailed,
     JobFailed,
     ModelChanged,
+    NotConfigured,
     Refused,
     Unreachable,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "ItemsFailed",
     "JobFailed",
     "ModelChanged",
+    "NotConfigured",
     "Refused",
     "ServerlessClient",
     "Unreachable",

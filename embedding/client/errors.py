@@ -7,6 +7,7 @@
     ├── BadAnswer           what answered is not a worker of this kind
     ├── ModelChanged        parts of one call were answered by different models
     ├── ItemsFailed         some items failed; `result` holds the vectors of the others
+    ├── NotConfigured       the environment describes no client; each variable that is wrong is named
     └── Closed              the client was closed before or during the call
 
     IdentityWarning         the worker is not, or may not be, the one that was expected
@@ -69,6 +70,10 @@ class BadAnswer(ClientError):
 
 class ModelChanged(ClientError):
     """Parts of one call were answered by models of different fingerprints, as a deployment went on."""
+
+
+class NotConfigured(ClientError):
+    """The environment, or a command line, describes no client; the message names all that is wrong."""
 
 
 class Closed(ClientError):

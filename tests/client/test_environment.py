@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from embedding.client import AsyncHttpClient, AsyncServerlessClient, async_client_from_env, client_from_env
+from embedding.client import (
+    AsyncHttpClient,
+    AsyncServerlessClient,
+    ClientError,
+    NotConfigured,
+    async_client_from_env,
+    client_from_env,
+)
 from embedding.errors import StartupError
 from embedding.settings import ClientSettings
 from tests.client.scripted import scripted
@@ -58,7 +65,16 @@ def test_backend_chooses(environ, values, kind):
             ["RUNPOD_ENDPOINT_ID", "CLIP_POD_TIMEOUT_S", "CLIP_POD_BASE_URL"],
         ),
         (QUEUE | {"EMBEDDING_HMAC_SECRET": "short-and-secret"}, ["EMBEDDING_HMAC_SECRET"]),
-        (QUEUE | {"RUNPOD_API_KEY": "two words"}, ["api_key"]),
+        (QUEUE | {"RUNPOD_API_KEY": "two words"}, ["RUNPOD_API_KEY"]),
+        (
+            QUEUE | {"EMBEDDING_HMAC_SECRET": "short-and-secret", "RUNPOD_API_KEY": "two words"},
+            ["EMBEDDING_HMAC_SECRET", "RUNPOD_API_KEY"],
+        ),
+        (QUEUE | {"RUNPOD_ENDPOINT_BASE_URL": "http://api.example/v2"}, ["RUNPOD_ENDPOINT_BASE_URL"]),
+        (
+            POD | {"CLIP_POD_BASE_URL": "http://pod.example", "WORKER_TOKEN": "token-of-nobody"},
+            ["CLIP_POD_BASE_URL is plain http"],
+        ),
         (QUEUE | {"RUNPOD_ENDPOINT_ID": "https://x/y"}, ["RUNPOD_ENDPOINT_ID"]),
     ],
 )
@@ -66,10 +82,26 @@ def test_all_faults_are_told_together(environ, values, named):
     """Each variable that is missing or wrong is named, and no value is repeated."""
     environ(values)
 
-    with pytest.raises(StartupError) as fault:
+    with pytest.raises(NotConfigured) as fault:
         client_from_env()
+    assert isinstance(fault.value, ClientError)
     assert all(name in str(fault.value) for name in named)
-    assert "short-and-secret" not in str(fault.value)
+    assert not any(value in str(fault.value) for value in ("short-and-secret", "two words", "token-of"))
+
+
+def test_signing_needs_no_encryption(environ):
+    """A service that is reached by plain http may be asked by signature."""
+    environ(POD | {"CLIP_POD_BASE_URL": "http://pod.example", "EMBEDDING_HMAC_SECRET": SECRET})
+
+    assert type(async_client_from_env()) is AsyncHttpClient
+
+
+def test_an_option_that_is_wrong_is_no_fault_of_the_environment(environ):
+    """It is a ValueError, as it is of the client itself."""
+    environ(QUEUE)
+
+    with pytest.raises(ValueError, match="concurrency is 0"):
+        client_from_env(concurrency=0)
 
 
 @pytest.mark.parametrize("value", ["0.001", "3599", "3600"])

@@ -142,4 +142,4 @@ def test_client_lives_on_what_it_names(wheel, told, tmp_path):
         command = [sys.executable, "-S", "-P", "-c", PROGRAM, script.url, str(tmp_path)]
         done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=30)
 
-    assert done.stdout.split("\n")[:3] == ["(2, 4)", "StartupError", "False True"], done.stderr
+    assert done.stdout.split("\n")[:3] == ["(2, 4)", "NotConfigured", "False True"], done.stderr
