@@ -72,7 +72,7 @@ def find_tag(model_name: str, pretrained: str) -> Tag:
     entry = table.get_pretrained_cfg(model_name, pretrained) if pretrained else None
     if not entry:
         tags = ", ".join(table.list_pretrained_tags_by_model(model_name)) or "none; prepare it with --weights"
-        asked = f"has no tag {pretrained}" if pretrained else "needs a tag (CLIP_PRETRAINED)"
+        asked = f"has no tag {pretrained}" if pretrained else "needs a tag (CLIP_PRETRAINED, --pretrained)"
         raise StartupError(f"model {model_name} {asked}; its tags: {tags}")
     repo, _, filename = entry.get("hf_hub", "").rpartition("/")
     return Tag(

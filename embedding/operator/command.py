@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from embedding.operator.download import Outcome
 
 TELL_S: Final = 0.5
+NAMING: Final = (
+    "--model must be a name of open_clip, ViT-B-32 say, with --pretrained for its tag, openai say; "
+    "or hf-hub:organisation/name, without --pretrained"
+)
 _MEGABYTE: Final = 1_000_000
 
 
@@ -59,8 +63,8 @@ def _download(model: str, pretrained: str, root: Path, lines: _Words) -> Outcome
     try:
         name = ModelName(model=model, pretrained=pretrained)
         return Download(name.model, name.pretrained, root, lines.progress).run()
-    except ValidationError as fault:
-        raise InvalidInput(f"--model {fault.errors()[0]['msg']}") from None
+    except ValidationError:
+        raise InvalidInput(NAMING) from None
     except StartupError as fault:  # a name or tag that open_clip does not know
         raise InvalidInput(str(fault)) from None
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from embedding.__main__ import main
 from embedding.errors import StartupError
 from embedding.model.embedder import EmbeddingModel
 from embedding.model.folder import CONFIG_NAME, GOLDEN_NAME, WEIGHTS_NAME, WeightsFolder, file_sha256
@@ -45,6 +46,14 @@ def golden_folder(tiny_folder, tmp_path_factory):
 def folder(golden_folder, tmp_path):
     """A copy of it that a test may change."""
     return WeightsFolder(shutil.copytree(golden_folder, tmp_path / "copy"), "copy", "", "MODEL_PATH")
+
+
+def test_no_folder(tmp_path, capsys):
+    """The command names its own argument, and no variable."""
+    status = main(["golden", str(tmp_path / "nope")])
+
+    told = f"error: DIR must be a folder that holds the weights, and {tmp_path / 'nope'} is none\n"
+    assert (status, capsys.readouterr().err) == (1, told)
 
 
 def check(folder, precision="fp32", device="cpu"):

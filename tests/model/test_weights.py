@@ -236,7 +236,11 @@ class TestFaultsOfNames:
             ("ViT-B32", "openai", r"^ViT-B32 is not a model of open_clip; did you mean .*ViT-B-32.*\?$"),
             ("gpt", "openai", r"^gpt is not a model of open_clip; did you mean .*\?$"),
             ("ViT-B-32", "opnai", r"^model ViT-B-32 has no tag opnai; its tags: openai, laion400m_e31, "),
-            ("ViT-B-32", None, r"^model ViT-B-32 needs a tag \(CLIP_PRETRAINED\); its tags: openai, "),
+            (
+                "ViT-B-32",
+                None,
+                r"^model ViT-B-32 needs a tag \(CLIP_PRETRAINED, --pretrained\); its tags: openai, ",
+            ),
             ("ViT-e-14", "openai", r"has no tag openai; its tags: none; prepare it with --weights$"),
             ("ViT-B-32", "openai", r"^timm/vit_base_patch32_clip_224.openai is not on this machine; run "),
             ("ViTamin-S", "datacomp1b", r"^ViTamin-S--datacomp1b is not under MODEL_ROOTS; run "),

@@ -15,6 +15,9 @@ from tests.model.hub import running_hub
 from tests.serve.conftest import ROOT
 
 
+KEPT = "what came is kept: run the same command again, and it goes on from there"
+
+
 @pytest.fixture
 def hub():
     """A hub whose answers can be held."""
@@ -44,7 +47,7 @@ def test_interrupted(hub, tmp_path, number):
     process.send_signal(number)
     out, told = process.communicate(timeout=30)
 
-    assert (process.returncode, told) == (130, "interrupted; nothing was left half-written\n")
+    assert (process.returncode, told) == (130, f"interrupted; {KEPT}\n")
     assert out == "downloading, 0 of 30 MB\n"
     assert sorted(path.name for path in (tmp_path / "models/.download").iterdir()) == ["org--name"]
 
@@ -68,13 +71,14 @@ def test_fault(hub, tmp_path):
     assert "RepositoryNotFoundError: " in log
 
 
-def test_a_name_that_is_none(hub, tmp_path):
-    """What cannot be a name is refused before anything is made of it."""
-    process = start(hub, tmp_path / "models", "--pretrained=../x")
+@pytest.mark.parametrize("arguments", [["--pretrained=../x"], ["--pretrained=x"], ["--model=ViT-B-32"]])
+def test_a_name_that_is_none(hub, tmp_path, arguments):
+    """What cannot be a name is refused, in the words of the command, before anything is made of it."""
+    process = start(hub, tmp_path / "models", *arguments)
     _, error = process.communicate(timeout=30)
 
     assert process.returncode == 1
-    assert error.startswith("error: --model each must be NAME/TAG, hf-hub:organisation/name")
+    assert error.startswith("error: --model must be a name of open_clip, ViT-B-32 say, with --pretrained")
     assert not (tmp_path / "models").exists()
 
 
