@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 CONNECT_S: Final = 10.0
 SPARE_CONNECTIONS: Final = 4  # for cancelling and asking after jobs while all others are waited on
 CERTIFICATE: Final = "CERTIFICATE_VERIFY_FAILED"
+
+_LOG: Final = logging.getLogger(__name__)
 
 Outcome = httpx.Response | httpx.RequestError | TimeoutError
 
@@ -67,7 +70,8 @@ class Wire:
             asked_s = retry_after_s(outcome.headers) if isinstance(outcome, httpx.Response) else None
             pause_s = None if CERTIFICATE in str(outcome) else attempts.pause_s(sent, asked_s)
             if pause_s is None:
-                raise Unreachable(self._gave_up(outcome, sent, asked_s))
+                raise Unreachable(self._told_of(outcome, url, sent, asked_s))
+            _LOG.info("%s; trying again", self._told_of(outcome, url, sent, asked_s))
             await asyncio.sleep(pause_s)
 
     async def aclose(self) -> None:
@@ -116,7 +120,8 @@ class Wire:
         to = response.headers["location"].partition("?")[0][:TOLD_CHARS]
         return Refused(response.status_code, text, f"it redirects to {self._told(to)}: give that address")
 
-    def _gave_up(self, outcome: Outcome, sent: int, asked_s: float | None) -> str:
+    def _told_of(self, outcome: Outcome, url: str, sent: int, asked_s: float | None) -> str:
+        """Return what became of *sent* attempts; of *url* the host alone, which holds no credential."""
         if isinstance(outcome, httpx.Response):
             last = f"HTTP {outcome.status_code} {self._told(outcome.text)[:TOLD_CHARS]}"
         elif isinstance(outcome, TimeoutError):
@@ -125,7 +130,8 @@ class Wire:
             last = f"{type(outcome).__name__} {self._told(str(outcome))}"
         asked = "" if asked_s is None else f", which asks to wait {asked_s:.0f} s"
         times = "1 attempt" if sent == 1 else f"{sent} attempts"
-        return f"no answer after {times}; the last: {last.strip()}{asked}"
+        host = self._told(httpx.URL(url).netloc.decode())
+        return f"no answer from {host} after {times}; the last: {last.strip()}{asked}"
 
     def _told(self, text: str) -> str:
         return text.replace(self._credential, "***") if self._credential else text

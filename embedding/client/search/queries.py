@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedding.client.inputs import WEB
 from embedding.client.search.store import Unsearchable
 
 
@@ -45,6 +46,8 @@ def queries_of(texts: Sequence[str], images: Sequence[str], file: str | None) ->
     lines = [] if file is None else _lines(file)
     if any(not text.strip() for text in texts):
         raise Unsearchable("a query is blank; quote a sentence for the shell: 'a red circle'")
+    for image in images:
+        _require_readable(image)
     queries = [Query("text", text) for text in [*texts, *lines]] + [Query("image", image) for image in images]
     if not queries:
         raise Unsearchable("no query is given: a sentence in quotes, --image FILE, or --queries FILE")
@@ -56,7 +59,9 @@ def embed(queries: Sequence[Query], client: Client, store: Store, origin: Origin
 
     Raises Unsearchable if a worker of another model answers; a ClientError if a query cannot be embedded.
     """
-    embedded = client.embed_batch([query.item for query in queries])
+    embedded = client.embed_batch([query.item for query in queries], on_error="collect")
+    for error in filter(None, embedded.errors):
+        raise Unsearchable(f"{queries[error.index].value}: {error.code}: {error.message}")
     if embedded.fingerprint != origin.fingerprint:
         raise Unsearchable(
             f"the vectors were made by {_named(origin.fingerprint, origin.model)}, and the worker is "
@@ -70,6 +75,17 @@ def embed(queries: Sequence[Query], client: Client, store: Store, origin: Origin
     return embedded.vectors
 
 
+def _require_readable(image: str) -> None:
+    if image.lower().startswith((*WEB, "data:")):
+        return
+    try:
+        with Path(image).open("rb"):
+            pass
+    except (OSError, ValueError) as fault:
+        told = fault.strerror if isinstance(fault, OSError) else fault
+        raise Unsearchable(f"{image} cannot be read: {told}") from None
+
+
 def _named(fingerprint: str | None, model: str | None) -> str:
     return f"fingerprint {fingerprint} ({model})" if model else f"fingerprint {fingerprint}"
 
@@ -79,5 +95,6 @@ def _lines(name: str) -> list[str]:
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as fault:
-        raise Unsearchable(f"--queries {name} cannot be read: {fault}") from None
+        told = fault.strerror if isinstance(fault, OSError) else "it is not UTF-8"
+        raise Unsearchable(f"--queries {name} cannot be read: {told}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from embedding.__main__ import main
+from embedding.client import wire
+from embedding.client.search import waiting
 from scripts.demo_model.draw import Scene, draw
+from tests.client.scripted import Answer, scripted
 from tests.client.search.files import some_vectors, write_npy, write_parquet
 from tests.client.workers import SECRET
 
@@ -137,7 +141,10 @@ def test_vectors_without_direction_are_told(search, drawn, tmp_path):
         (["v.parquet"], "no query is given"),
         (["v.parquet", " "], "a query is blank"),
         (["v.parquet", "--queries", "nowhere.txt"], "--queries nowhere.txt cannot be read"),
-        (["v.parquet", "--image", "nowhere.png"], "1 of 1 items failed"),
+        (["v.parquet", "--image", "nowhere.png"], "nowhere.png cannot be read: No such file or directory"),
+        (["v.parquet", "--image", "."], ". cannot be read: Is a directory"),
+        (["v.parquet", "x", "--image", "v.npy"], "v.npy: DECODE_ERROR: image is not a JPEG"),
+        (["v.parquet", "--queries", "v.npy"], "--queries v.npy cannot be read: it is not UTF-8"),
         (["v.parquet", "x", "--html", "no/where/out.html"], "--html no/where/out.html cannot be written"),
     ],
 )
@@ -155,6 +162,33 @@ def test_a_worker_that_is_not_there(search):
     status, _, err = search("v.parquet", "x", where=("--url", "ftp://example.com"))
 
     assert (status, err.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("silent_s", [0, 60])
+def test_who_waits_is_told(silent_s, search, tmp_path, monkeypatch, short_pauses):
+    """After a moment stderr says which attempts failed and that there are more; before it, nothing."""
+    monkeypatch.setattr(waiting, "SILENT_S", silent_s)
+    path = write_parquet(tmp_path / "v.parquet", ["a"], some_vectors(1, 4), fingerprint="f" * 16)
+    with scripted() as script:
+        script.answers = [Answer(503, b"busy", delay_s=0.2), Answer(503, b"busy")]
+        status, out, err = search(path, "x", where=("--url", script.url))
+        host = script.url.removeprefix("http://")
+
+    told = [
+        f"no answer from {host} after 1 attempt; the last: HTTP 503 busy; trying again",
+        f"no answer from {host} after 2 attempts; the last: HTTP 503 busy; trying again",
+    ]
+    assert (status, err.splitlines()) == (0, [] if silent_s else told)
+    assert out
+
+
+def test_nobody_is_told_afterwards(search, tmp_path, capsys):
+    """A search leaves no handler behind."""
+    before = logging.getLogger(wire.__name__).handlers[:]
+    search("v.parquet", "x")
+
+    assert logging.getLogger(wire.__name__).handlers == before
+    assert not logging.getLogger(wire.__name__).isEnabledFor(logging.INFO)
 
 
 @pytest.mark.parametrize(("top", "allowed"), [(0, False), (1, True), (1000, True), (1001, False)])
@@ -198,4 +232,4 @@ def test_interrupted(drawn, tmp_path):
     told = process.communicate(timeout=20)[1]
     os.close(writing)
 
-    assert (process.returncode, told) == (130, "interrupted; nothing was left half-written\n")
+    assert (process.returncode, told) == (130, "interrupted\n")
