@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedding.errors import StartupError
+from embedding.installed import require_worker
 
 
 if TYPE_CHECKING:
@@ -39,14 +40,15 @@ opens gated models."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that *arguments* name; return the exit status."""
-    options = _parser().parse_args(arguments)
+    options = argparse.Namespace()
     try:
+        _parser().parse_args(arguments, options)
         return int(options.run(options) or 0)
     except StartupError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; nothing was left half-written", file=sys.stderr)
+        print(f"interrupted{getattr(options, 'kept', '')}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -104,10 +106,11 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a checkpoint on this machine, in any format that open_clip reads, instead of a download; "
         "TAG then only says how it was trained",
     )
-    command.set_defaults(run=_prepare)
+    command.set_defaults(run=_prepare, kept="; DIR is whole or was not made: run the same command again")
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    require_worker("prepare")
     from embedding.model.prepare import prepare  # noqa: PLC0415  (imports open_clip)
 
     prepare(
@@ -127,10 +130,13 @@ def _add_golden(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="DIR",
         help="holds open_clip_config.json and the weights; the only file written or replaced is golden.json",
     )
-    command.set_defaults(run=_golden)
+    command.set_defaults(run=_golden, kept="; golden.json is as it was")
 
 
 def _golden(options: argparse.Namespace) -> None:
+    require_worker("golden")
+    if not options.folder.is_dir():
+        raise StartupError(f"DIR must be a folder that holds the weights, and {options.folder} is none")
     from embedding.model.golden import write_golden  # noqa: PLC0415  (imports torch)
 
     write_golden(options.folder)
@@ -147,10 +153,13 @@ def _add_download(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "--root", type=Path, metavar="DIR", help="the folder to put it into (the last of MODEL_ROOTS)"
     )
     command.add_argument("--json", action="store_true", help="tell how far it is, one JSON object a line")
-    command.set_defaults(run=_download)
+    command.set_defaults(
+        run=_download, kept="; what came is kept: run the same command again, and it goes on from there"
+    )
 
 
 def _download(options: argparse.Namespace) -> int:
+    require_worker("download")
     from embedding.operator.command import run  # noqa: PLC0415  (imports huggingface_hub)
     from embedding.settings import Settings  # noqa: PLC0415
 
@@ -235,6 +244,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _serve(options: argparse.Namespace) -> int:
+    require_worker("serve")
     from embedding.serve.start import start  # noqa: PLC0415
     from embedding.settings import Settings  # noqa: PLC0415
 

@@ -12,6 +12,7 @@ from email.parser import Parser
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -130,16 +131,52 @@ def test_nothing_else_is_inside(wheel):
     assert tops == {"embedding", f"{wheel.name.rsplit('-', 3)[0]}.dist-info"}
 
 
-def test_client_lives_on_what_it_names(wheel, told, tmp_path):
-    """With its own dependencies, those of these, and nothing of torch, the installed client embeds."""
+@pytest.fixture(scope="module")
+def installed(wheel, told, tmp_path_factory):
+    """Return a folder with the client, its own dependencies, those of these, and nothing of torch."""
+    folder = tmp_path_factory.mktemp("installed")
     names = with_all_that_they_need(needs(told.get_all("Requires-Dist")))
     assert not names & {"torch", "runpod", "fastapi", "open-clip-torch"}
-    install(names, tmp_path)
+    install(names, folder)
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path)
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+        archive.extractall(folder)
+    return folder
+
+
+def run_installed(folder, *arguments):
+    """Run Python where nothing but *folder* is installed."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(folder), "ALLOW_DEMO_MODEL": "1"}
+    command = [sys.executable, "-S", "-P", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "--demo"],
+        ["prepare", "--model=ViT-B-32", "--out=build/never"],
+        ["golden", "embedding/model/demo"],
+        ["download", "--model=ViT-B-32"],
+        ["embed", "embedding/data", "--out={}/out.npy", "--local"],
+        ["search", "{}/v.npy", "a red circle", "--local", "--fingerprint=1"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_needs_the_worker_says_so(installed, tmp_path, arguments):
+    """Without the worker's packages a command that needs them ends in one line that says what to install."""
+    np.save(tmp_path / "v.npy", np.ones((1, 4), np.float32))
+    (tmp_path / "v.ids.txt").write_text("a\n", encoding="utf-8")
+    done = run_installed(installed, "-m", "embedding", *(each.format(tmp_path) for each in arguments))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert " needs the worker's packages, and torch, open_clip, " in done.stderr
+    assert "pip install '.[worker]'" in done.stderr
+    assert (done.stderr[:7], done.stderr.count("\n")) == ("error: ", 1), done.stderr
+
+
+def test_client_lives_on_what_it_names(installed):
+    """The installed client embeds."""
     with scripted() as script:
-        command = [sys.executable, "-S", "-P", "-c", PROGRAM, script.url, str(tmp_path)]
-        done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=30)
+        done = run_installed(installed, "-c", PROGRAM, script.url, installed)
 
     assert done.stdout.split("\n")[:3] == ["(2, 4)", "NotConfigured", "False True"], done.stderr

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +23,8 @@ from embedding.model.loader import load_model
 from embedding.model.weights import ModelSource, find_weights
 from tests.model.folders import NO_OPEN_CLIP, TINY, random_model, write_folder
 
+
+ROOT = Path(__file__).parents[2]
 
 prepare_module = pytest.importorskip("embedding.model.prepare", reason=NO_OPEN_CLIP)
 prepare = prepare_module.prepare
@@ -125,7 +132,11 @@ class TestFaultsOfNames:
             ("ViT-B32", "openai", "error: ViT-B32 is not a model of open_clip; did you mean "),
             ("ViT-B32", "random", "error: ViT-B32 is not a model of open_clip; did you mean "),
             ("ViT-B-32", "opnai", "error: model ViT-B-32 has no tag opnai; its tags: openai, "),
-            ("ViT-B-32", "", "error: model ViT-B-32 needs a tag "),
+            (
+                "ViT-B-32",
+                "",
+                "error: model ViT-B-32 needs a tag (CLIP_PRETRAINED, --pretrained); its tags: ",
+            ),
             (
                 "ViT-B-32",
                 "openai",
@@ -140,6 +151,23 @@ class TestFaultsOfNames:
 
         told = capsys.readouterr().err.splitlines()[-1]
         assert (status, told[: len(message)]) == (1, message)
+
+
+def test_interrupted(tmp_path):
+    """Ctrl-C says what becomes of the folder, in one line, and nothing is left of it."""
+    os.mkfifo(tmp_path / "never.pt")
+    arguments = ["--model=ViT-B-32", "--pretrained=openai", f"--weights={tmp_path / 'never.pt'}"]
+    command = [sys.executable, "-m", "embedding", "prepare", *arguments, f"--out={tmp_path / 'made' / 'out'}"]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
+    with (tmp_path / "never.pt").open("wb"):  # returns once the command reads
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=20)[1].decode()
+
+    assert (process.returncode, told) == (
+        130,
+        "interrupted; DIR is whole or was not made: run the same command again\n",
+    )
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.usefixtures("tiny_models")
