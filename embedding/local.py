@@ -10,29 +10,23 @@ from typing import TYPE_CHECKING, Any, Final
 from embedding.client.clients import AsyncClient
 from embedding.client.errors import JobFailed
 from embedding.client.plain import Client
-from embedding.errors import StartupError, WorkerError
-from embedding.settings import Settings
+from embedding.errors import WorkerError
 
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from embedding.actions import Actions
+    from embedding.settings import Settings
 
 MAX_REQUEST_BYTES: Final = 1 << 30  # memory is all that a request passes through
 
 
-def local_client() -> Client:
-    """Return a client of the model that the environment names, loaded now.
+def local_client(settings: Settings) -> Client:
+    """Return a client of the model that *settings* name, loaded now.
 
-    Raises StartupError if no model is named; leaves by SystemExit 1 if it cannot be loaded.
+    Leaves by SystemExit 1 if it cannot be loaded.
     """
-    settings = Settings.from_env(overrides={"RUNPOD_SERVERLESS": "0", "WORKER_MODE": "queue"})
-    if settings.model_path is None and settings.clip_model_name is None and not settings.allow_demo_model:
-        raise StartupError(
-            "no model is chosen, and the embedded demo model knows only drawn shapes: set CLIP_MODEL_NAME "
-            "and CLIP_PRETRAINED, or MODEL_PATH; ALLOW_DEMO_MODEL=1 takes the demo model"
-        )
     from embedding.serve.start import Worker, start  # noqa: PLC0415  the worker, which imports torch
 
     with redirect_stdout(io.StringIO()):  # a worker tells of itself; a command answers what it was asked

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from embedding.client.backend import ENVIRONMENT, add_arguments, client_settings, local_settings
 from embedding.client.bulk.errors import BulkError
 from embedding.client.bulk.folder import RunFolder
 from embedding.client.bulk.formats import failures_name, format_of
@@ -37,10 +38,8 @@ A line or a cell that is a URL is a picture, any other a text. Several SOURCEs b
 
 Killed at any moment, it goes on when the same command is run again: what is done is kept in OUT.parts.
 Items that fail are listed in OUT's name with .failed.csv; --retry-failed tries just those again."""
-ENDING: Final = """\
-The environment says who you are: RUNPOD_API_KEY for --endpoint, EMBEDDING_HMAC_SECRET to sign, WORKER_TOKEN
-for --url. With none of --endpoint, --url and --local, CLIP_INFERENCE_BACKEND chooses, as for the clients.
---local loads the model that CLIP_MODEL_NAME and CLIP_PRETRAINED, or MODEL_PATH, name.
+ENDING: Final = f"""\
+{ENVIRONMENT}
 
 exit status: 0 every row has its vector; 3 the output is made, and some rows failed; 1 it stopped, and can go
 on; 2 wrong arguments; 130 Ctrl-C."""
@@ -64,10 +63,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="NAME.parquet: columns id and vector, the model's fingerprint in the metadata; "
         "or NAME.npy, with NAME.ids.txt and NAME.json",
     )
-    where = command.add_mutually_exclusive_group()
-    where.add_argument("--endpoint", metavar="ID", help="a queue endpoint of RunPod")
-    where.add_argument("--url", help="an HTTP service, https://host or http://127.0.0.1:8000")
-    where.add_argument("--local", action="store_true", help="this machine, in this process")
+    add_arguments(command)
     command.add_argument(
         "--concurrency",
         type=_number(1, MOST_JOBS),
@@ -151,7 +147,7 @@ def _embed(order: Order, options: argparse.Namespace) -> Result:
     format_of(order.out)
     if not order.out.parent.is_dir():
         raise BulkError(f"--out {order.out}: there is no folder {order.out.parent}")
-    with _folder(order) as folder:
+    with RunFolder(order.out) as folder:
         session = Session(order, folder)
         if not session.prepare():
             return session.result()
@@ -160,25 +156,15 @@ def _embed(order: Order, options: argparse.Namespace) -> Result:
         return session.run(backend, progress)
 
 
-def _folder(order: Order) -> RunFolder:
-    return RunFolder(order.out)
-
-
 def _backend(options: argparse.Namespace) -> Any:
-    from embedding.settings import ClientSettings, Settings  # noqa: PLC0415
-
     if options.local:
+        settings_here = local_settings()
         from embedding.client.bulk.local import Local  # noqa: PLC0415
 
-        return Local(Settings.from_env(), batch_size=options.batch_size)
+        return Local(settings_here, batch_size=options.batch_size)
     from embedding.client.bulk.remote import over_http, through_queue  # noqa: PLC0415
 
-    given: dict[str, str] = {}
-    if options.endpoint is not None:
-        given = {"CLIP_INFERENCE_BACKEND": "runpod_serverless", "RUNPOD_ENDPOINT_ID": options.endpoint}
-    elif options.url is not None:
-        given = {"CLIP_INFERENCE_BACKEND": "runpod_pod", "CLIP_POD_BASE_URL": options.url}
-    settings = ClientSettings.from_env(overrides=given)
+    settings = client_settings(options)
     is_queue = settings.backend == "runpod_serverless"
     make, usual = (through_queue, QUEUE_JOBS) if is_queue else (over_http, HTTP_REQUESTS)
     try:

@@ -36,14 +36,9 @@ MOST_DECODERS: Final = 8
 
 
 class Local:
-    """A backend: the model that the environment names. Raises StartupError if it cannot be loaded."""
+    """A backend: the model that *settings* name. Raises StartupError if it cannot be loaded."""
 
     def __init__(self, settings: Settings, *, batch_size: int) -> None:
-        if settings.model_path is None and settings.clip_model_name is None and not settings.allow_demo_model:
-            raise BulkError(
-                "--local: no model is chosen, and the embedded demo model knows only drawn shapes: set "
-                "CLIP_MODEL_NAME and CLIP_PRETRAINED, or MODEL_PATH; ALLOW_DEMO_MODEL=1 takes the demo model"
-            )
         self._load(settings)
         decoders = min(MOST_DECODERS, os.cpu_count() or 1)
         self.max_items, self.max_bytes = batch_size, BATCH_BYTES
