@@ -1,7 +1,10 @@
 """Sort pictures into folders of your own words (zero-shot), through the HTTP service, in coroutines.
 
-export WORKER_TOKEN=…        # or EMBEDDING_HMAC_SECRET, and secret= instead of token=
-python examples/http_service.py http://127.0.0.1:8000 'a circle,a square,a star' photos/*.jpg
+    pip install .
+    export WORKER_TOKEN=…        # or EMBEDDING_HMAC_SECRET, and secret= instead of token=
+    python examples/http_service.py http://127.0.0.1:8000 'a circle,a square,a star' photos/*.jpg
+
+A service that is open to all asks for no token.
 """
 
 from __future__ import annotations
@@ -28,7 +31,12 @@ async def main(url: str, labels: list[str], pictures: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        print("usage: http_service.py URL 'A WORD,ANOTHER' PICTURE...", file=sys.stderr)
+        sys.exit(2)
     try:
         asyncio.run(main(sys.argv[1], sys.argv[2].split(","), sys.argv[3:]))
-    except ClientError as fault:
+    except (ClientError, ValueError) as fault:  # ValueError: the URL or the token cannot be one
         sys.exit(f"error: {fault}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,10 +1,9 @@
 """Find pictures of a folder that show nearly the same, and plot how near each is to its nearest.
 
-    pip install -r examples/requirements.txt
+    pip install . -r examples/requirements.txt
     python examples/near_duplicates.py photos/ near_duplicates.png
 
-Start from 0.95 and look at the plot: copies, crops and re-encodings form a hill at its right end. The
-threshold belongs between that hill and the rest.
+Copies, crops and re-encodings form a hill at the plot's right end: the threshold belongs left of it.
 """
 
 from __future__ import annotations
@@ -18,13 +17,16 @@ from matplotlib.figure import Figure
 from embedding.client import ClientError, client_from_env
 
 
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif"}
 THRESHOLD = 0.95
 ROWS = 4096  # of the matrix of all cosines, at a time
 
 
 def main(folder: str, plot: str) -> None:
     """Print every pair above the threshold, nearest first, and draw *plot*."""
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in {".jpg", ".png", ".webp"})
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        sys.exit(f"error: there are no pictures in {folder}")
     with client_from_env() as client:
         vectors = client.embed_images(paths).vectors
     nearest, pairs = np.empty(len(paths)), []
@@ -47,7 +49,12 @@ def main(folder: str, plot: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        print("usage: near_duplicates.py FOLDER PLOT.png", file=sys.stderr)
+        sys.exit(2)
     try:
-        main(sys.argv[1], sys.argv[2])
+        main(*sys.argv[1:])
     except ClientError as fault:
         sys.exit(f"error: {fault}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,5 +1,6 @@
 """Say which pictures a sentence describes best, through a queue endpoint of RunPod.
 
+    pip install .
     export RUNPOD_ENDPOINT_ID=… RUNPOD_API_KEY=… EMBEDDING_HMAC_SECRET=…
     python examples/serverless.py 'a red circle' photos/*.jpg
 
@@ -27,7 +28,12 @@ def main(sentence: str, pictures: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        print("usage: serverless.py 'A SENTENCE' PICTURE...", file=sys.stderr)
+        sys.exit(2)
     try:
         main(sys.argv[1], sys.argv[2:])
     except ClientError as fault:
         sys.exit(f"error: {fault}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -174,6 +174,14 @@ def test_what_needs_the_worker_says_so(installed, tmp_path, arguments):
     assert (done.stderr[:7], done.stderr.count("\n")) == ("error: ", 1), done.stderr
 
 
+@pytest.mark.parametrize("name", ["serverless.py", "http_service.py"])
+def test_examples_run_on_it(installed, name):
+    """The examples that need no package of their own find the installed client, from a clone."""
+    done = run_installed(installed, ROOT / "examples" / name)
+
+    assert (done.returncode, done.stderr[: len(f"usage: {name}")]) == (2, f"usage: {name}")
+
+
 def test_client_lives_on_what_it_names(installed):
     """The installed client embeds."""
     with scripted() as script:

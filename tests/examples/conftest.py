@@ -12,6 +12,7 @@ from PIL import Image
 
 from scripts.demo_model.draw import Scene, draw
 from tests.client import workers
+from tests.serve.http.process import serving
 
 
 ROOT = Path(__file__).parents[2]
@@ -42,21 +43,51 @@ def photos(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def run_example(tmp_path):
-    """Return what runs an example in an empty folder, as a caller would, and returns its lines."""
+@pytest.fixture(scope="session")
+def http_service():
+    """Return the HTTP service, open to all."""
+    with serving() as service:
+        yield service
 
-    def run(name, *arguments, env):
+
+@pytest.fixture
+def start_example(tmp_path):
+    """Return what starts an example in an empty folder, as a caller would."""
+
+    def start(name, *arguments, env):
         kept = {name: value for name, value in os.environ.items() if name in {"PATH", "LANG"}}
-        done = subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-W", "error", str(ROOT / "examples" / name), *map(str, arguments)],
             cwd=tmp_path,
             env=kept | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)} | env,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
         )
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
-        return done.stdout.splitlines()
+
+    return start
+
+
+@pytest.fixture
+def run_example(start_example):
+    """Return what runs an example and returns its lines."""
+
+    def run(name, *arguments, env):
+        process = start_example(name, *arguments, env=env)
+        out, told = process.communicate(timeout=60)
+        assert (process.returncode, told) == (0, ""), told
+        return out.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def bare(start_example):
+    """Return what runs an example with nothing in its environment, and returns how it ended."""
+
+    def run(name, *arguments):
+        process = start_example(name, *arguments, env={})
+        out, told = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(name, process.returncode, out, told)
 
     return run

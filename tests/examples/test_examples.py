@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.client import workers
+from tests.client.scripted import scripted
 from tests.serve.http.process import serving
 
 
@@ -56,6 +60,68 @@ def test_near_duplicates(serverless, photos, run_example, tmp_path):
     assert lines[0].endswith(f" {photos}/star small.jpg {photos}/star.jpg")
     with Image.open(tmp_path / "plot.png") as plot:
         assert plot.size == (1050, 600)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_usage(path, bare):
+    """Without arguments it says in one line which it takes."""
+    done = bare(path.name)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"usage: {path.name} ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("serverless.py", ["a red circle", "photos/star.jpg"], "RUNPOD_API_KEY: it is not set"),
+        ("bulk_to_lancedb.py", ["photos", "photos.lance", "a red circle"], "RUNPOD_API_KEY: it is not set"),
+        ("near_duplicates.py", ["photos", "plot.png"], "RUNPOD_API_KEY: it is not set"),
+        ("http_service.py", ["127.0.0.1", "a circle", "photos/star.jpg"], "base_url must be an address"),
+        ("bulk_to_lancedb.py", ["empty", "photos.lance", "a red circle"], "there are no pictures in empty"),
+        ("near_duplicates.py", ["empty", "plot.png"], "there are no pictures in empty"),
+    ],
+)
+def test_what_cannot_run(name, arguments, told, bare, tmp_path):
+    """No worker, no address or no picture: one line that says so."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos/star.jpg")
+    done = bare(name, *arguments)
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize("name", ["serverless.py", "http_service.py"])
+def test_interrupted(name, tmp_path, start_example):
+    """Ctrl-C ends it with 130 and no traceback: plain code, and coroutines."""
+    os.mkfifo(tmp_path / "never.jpg")
+    with scripted() as script:
+        url = {"http_service.py": [script.url]}.get(name, [])
+        env = {"CLIP_INFERENCE_BACKEND": "runpod_pod", "CLIP_POD_BASE_URL": script.url}
+        process = start_example(name, *url, "a red circle", "never.jpg", env=env)
+        with (tmp_path / "never.jpg").open("wb"):  # returns once the example reads
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        told = process.communicate(timeout=20)[1]
+
+    assert (process.returncode, told) == (130, "")
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".PNG", ".webp", ".gif"])
+def test_suffixes(suffix, http_service, photos, run_example, tmp_path):
+    """Pictures are found by any usual suffix, in any case."""
+    (tmp_path / "some" / "deep").mkdir(parents=True)
+    with Image.open(photos / "star.jpg") as star:
+        star.save(tmp_path / f"some/deep/one{suffix}")
+        star.save(tmp_path / f"some/two{suffix}")
+    env = {"CLIP_INFERENCE_BACKEND": "runpod_pod", "CLIP_POD_BASE_URL": http_service.url}
+    (line,) = run_example("near_duplicates.py", "some", "plot.png", env=env)
+
+    assert line.split(" ")[1:] == [f"some/deep/one{suffix}", f"some/two{suffix}"]
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
