@@ -96,7 +96,7 @@ def test_the_service_is_the_one_that_is_tested():
         command.line for block in BLOCKS if block.kind == "console server" for command in commands_of(block)
     ]
 
-    assert line == "ALLOW_DEMO_MODEL=1 ALLOW_INSECURE_AUTH=1 HOST=127.0.0.1 python -m embedding serve"
+    assert line == "python -m embedding serve --demo --host 127.0.0.1"
 
 
 @pytest.mark.skipif(NODE is None, reason="Node is not installed")
