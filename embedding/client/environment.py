@@ -50,7 +50,7 @@ def settings_from_env(
     except StartupError as fault:
         raise NotConfigured(str(fault)) from None
     if faults := _faults(settings, url_name):
-        raise NotConfigured(f"the environment is not valid: {'; '.join(faults)}")
+        raise NotConfigured("; ".join(faults))
     return settings
 
 

@@ -44,7 +44,7 @@ def run(request, tmp_path, monkeypatch, capsys):
         (["--url", "127.0.0.1:8431"], {}, "--url must be an address that begins with https:// or http://, "),
         (["--url", "ftp://example.com"], {}, "--url must be an address that begins with "),
         (["--url", ""], {}, "--url must be an address that begins with "),
-        (["--url", "http://example.com"], TOKEN, "the environment is not valid: --url is plain http, "),
+        (["--url", "http://example.com"], TOKEN, "--url is plain http, "),
         (["--endpoint", "https://x/y"], KEY, "--endpoint must be the endpoint's id alone, "),
         (["--endpoint", "x1"], {}, "the environment is not valid: RUNPOD_API_KEY: it is not set"),
         (["--local"], {}, "--local: no model is chosen, "),
