@@ -27,7 +27,7 @@ def test_download_and_image_limits_arrive():
             "DOWNLOAD_CONCURRENCY": "5",
         }
     )
-    pipeline = start._pipeline(settings, Engine(FakeModel), start._fetcher(settings))
+    pipeline = start._pipeline(settings, Engine(FakeModel), start.fetcher_of(settings))
     limits = pipeline._fetcher._limits
 
     assert (limits.max_bytes, limits.timeout_s, limits.allow_http) == (1234, 7, True)
