@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from deploy.api import DEFAULT_URL, Api
-from deploy.console import Console
+from deploy.console import UNCHANGED, Console
 from deploy.context import Context
 from deploy.errors import DeployError
 from deploy.flags import overrides_of, parser
@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(options, console)
     except DeployError as fault:
         hint = f"\nhint: {fault.hint}" if fault.hint else ""
-        console.error(f"error: {fault.message}{hint}")
+        state = f"\nstate: {console.state}" if console.state != UNCHANGED else ""
+        console.error(f"error: {fault.message}{hint}{state}")
         return 1
     except KeyboardInterrupt:
         console.error(f"interrupted; {console.state}")
@@ -80,9 +81,7 @@ def _config(options: argparse.Namespace, console: Console) -> Config | None:
         if options.command == "rollback":  # records can do without it
             return None
         raise
-    console.hide(os.environ.get(name, "") for name in config.secrets)
-    if config.registry and config.registry.password_env:
-        console.hide([os.environ.get(config.registry.password_env, "")])
+    console.hide(os.environ.get(name, "") for name in config.secret_variables)
     return config
 
 

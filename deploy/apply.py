@@ -1,24 +1,25 @@
-"""Bring an endpoint to what its configuration asks for: plan, ask, act, look again, record, wait, smoke test.
+"""Bring an endpoint to what its configuration asks for: plan, ask, record, act, wait, smoke test.
 
-Every round begins with what RunPod has, so a run that was cut short anywhere is finished by the next one.
-What was done is said and recorded at once; a smoke test that fails leaves the endpoint as it is, because
-older workers may still serve, and says how to go back.
+One plan is shown and agreed to, and just that one is carried out: if RunPod changed meanwhile, it is shown
+anew. It is recorded before the first request, so that a rollback knows of it whatever happens then. A run
+that was cut short is finished by the next one, which begins with what RunPod has. A smoke test that fails
+leaves the endpoint as it is, because older workers may still serve, and says how to go back.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from deploy.create import create_endpoint, create_once
+from deploy.carry_out import read_back, registry_values, send
 from deploy.desired import create_body, update_body
 from deploy.errors import ApiError, ConfigError, DeployError
-from deploy.plan import TO_BE_CREATED, Plan, find_volume, make_plan
+from deploy.plan import Plan, make_plan
 from deploy.prove import prove
-from deploy.records import PASSED, as_json, new_record
+from deploy.records import APPLIED, PASSED, REFUSED, SENT, Record, as_json, new_record
 from deploy.rules import WORKER_TOKEN, secret_faults
 from deploy.smoke import Expected
-from deploy.summary import write_summary
+from deploy.summary import check_summary, write_summary
 
 
 if TYPE_CHECKING:
@@ -28,40 +29,40 @@ if TYPE_CHECKING:
     from deploy.config import Config
     from deploy.context import Context
 
-ROUNDS: Final = 2
-
 
 def apply(context: Context, config: Config) -> int:
     """Apply *config* and return the exit status: 1 if its smoke test failed, or nobody agreed."""
-    secrets = secret_values(config, context.environ)
-    context.console.hide(secrets.values())
-    if config.digest is None:
-        context.console.warn(f"{config.image} has no digest: a tag may move, so a rollback may not be exact")
-    if not config.is_queue and WORKER_TOKEN in config.secrets:
-        context.console.warn(
-            "RunPod's load balancer takes its own key as bearer token, and a worker with WORKER_TOKEN no "
-            "other: callers through it can only sign, and WORKER_TOKEN is better left out"
-        )
     with context.lock():
-        plan = _planned(context, config, secrets)
-        if context.dry_run:
-            return _dry_run(context, plan)
-        if plan.is_empty and plan.endpoint and _is_done(context, config, plan.endpoint):
-            context.console.say(f"nothing to change: {config.name} ({plan.endpoint['id']}) is as asked")
-            write_summary(context, config, plan.endpoint, diff=[], report=None)
-            return 0
-        diff = plan.lines()
-        if plan.is_empty:
-            context.console.say(f"nothing to change: {config.name} is as asked; no smoke test has passed yet")
-        if not plan.is_empty and not _is_agreed(context, diff):
-            return 1
-        endpoint = _bring_about(context, config, secrets, plan)
-        record = new_record(config, endpoint["id"], Expected.of(context.environ).commit)
+        return apply_locked(context, config)
+
+
+def apply_locked(context: Context, config: Config, *, back_to: str | None = None) -> int:
+    """Do as `apply`, for a caller that has the lock; *back_to* is the record that a rollback goes to."""
+    context.console.hide(context.environ.get(name, "") for name in config.secret_variables)
+    secrets = secret_values(config, context.environ)
+    _warn(context, config)
+    if not context.dry_run:
+        check_summary(context)
+    plan = _planned(context, config, secrets)
+    for note in plan.notes:
+        context.console.warn(note)
+    if context.dry_run:
+        return _dry_run(context, plan)
+    last = _last(context, config, plan)
+    if last and (last.outcome == PASSED or (last.outcome == APPLIED and config.workers.max == 0)):
+        return _leave(context, config, plan.endpoint or {})
+    if plan.is_empty:
+        context.console.say(f"nothing to change: {config.name} is as asked; no smoke test has passed yet")
+    agreed = plan if plan.is_empty else _agreed(context, config, secrets, plan)
+    if agreed is None:
+        return 1
+    record = last or new_record(config, plan.endpoint, Expected.of(context.environ).commit, back_to)
+    endpoint = _bring_about(context, config, agreed, record)
+    if record.outcome in {SENT, REFUSED}:
+        record = record.told(APPLIED, endpoint_id=endpoint["id"])
         context.records.add(record)
-        context.console.state = (
-            f"endpoint {endpoint['id']} is as asked and recorded; its smoke test did not end"
-        )
-        return prove(context, config, endpoint, record, diff)
+    context.console.state = f"endpoint {endpoint['id']} is as asked and recorded; its smoke test did not end"
+    return prove(context, config, endpoint, record, agreed.lines())
 
 
 def secret_values(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
@@ -72,20 +73,54 @@ def secret_values(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name].strip() for name in config.secrets}
 
 
+def _warn(context: Context, config: Config) -> None:
+    if config.digest is None:
+        context.console.warn(f"{config.image} has no digest: a tag may move, so a rollback may not be exact")
+    if not config.is_queue and WORKER_TOKEN in config.secrets:
+        context.console.warn(
+            "RunPod's load balancer takes its own key as bearer token, and a worker with WORKER_TOKEN no "
+            "other: callers through it can only sign, and WORKER_TOKEN is better left out"
+        )
+
+
 def _planned(context: Context, config: Config, secrets: Mapping[str, str]) -> Plan:
-    return make_plan(context.api, config, secrets=secrets, endpoint_id=context.endpoint_id)
+    plan = make_plan(context.api, config, secrets=secrets, endpoint_id=context.endpoint_id)
+    if plan.new_registry and config.registry:
+        registry_values(config.registry, context.environ)  # before anything is sent
+    return plan
 
 
-def _is_done(context: Context, config: Config, endpoint: Json) -> bool:
-    """Return whether just this was applied to just this endpoint, and its smoke test passed."""
-    last = context.records.all()[-1:]
-    return [(each.endpoint_id, each.config, each.outcome) for each in last] == [
-        (endpoint["id"], as_json(config), PASSED)
-    ]
+def _last(context: Context, config: Config, plan: Plan) -> Record | None:
+    """Return the last record if there is nothing to do and it is of just this on just this endpoint."""
+    endpoint = plan.endpoint if plan.is_empty else None
+    for last in context.records.of(config.name)[-1:]:
+        if endpoint and last.config == as_json(config) and last.endpoint_id == endpoint["id"]:
+            return last
+    return None
+
+
+def _leave(context: Context, config: Config, endpoint: Json) -> int:
+    context.console.say(f"nothing to change: {config.name} ({endpoint['id']}) is as asked")
+    write_summary(context, config, endpoint, diff=[], report=None)
+    return 0
+
+
+def _agreed(context: Context, config: Config, secrets: Mapping[str, str], plan: Plan) -> Plan | None:
+    """Show and ask until RunPod is still what was shown; return the plan, None if nobody agreed."""
+    while True:
+        if not _is_agreed(context, plan.lines()):
+            return None
+        now = _planned(context, config, secrets)
+        if now.steps == plan.steps:
+            return now
+        if context.yes:
+            raise DeployError("RunPod changed meanwhile: run the command again")
+        context.console.warn("RunPod changed meanwhile; from what it has now:")
+        plan = now
 
 
 def _is_agreed(context: Context, diff: list[str]) -> bool:
-    for line in diff:
+    for line in diff or ["nothing to change"]:
         style = {"+": "green", "-": "red", "~": "yellow"}.get(line.strip()[0], "")
         context.console.say(line, style=style)
     if context.yes:
@@ -122,85 +157,15 @@ def _dry_run(context: Context, plan: Plan) -> int:
     return 0
 
 
-def _bring_about(context: Context, config: Config, secrets: Mapping[str, str], plan: Plan) -> Json:
-    """Take the plan's steps, look again, and return the endpoint as RunPod has it then."""
-    for _ in range(ROUNDS):
-        if plan.is_empty:
-            break
-        _make_storage(context, config, plan)
-        plan = _planned(context, config, secrets)  # now with the ids of what was made
-        _make_endpoint(context, plan)
-        plan = _planned(context, config, secrets)
-        if not plan.not_taken:
-            break
-    for change in plan.not_taken:
-        context.console.warn(f"RunPod has not taken: {change}")
-    if plan.endpoint is None:
-        raise DeployError(f"{config.name} was deleted again by somebody else")
-    return plan.endpoint
-
-
-def _make_storage(context: Context, config: Config, plan: Plan) -> None:
-    """Create or grow the volume, and store the registry credentials, where the plan says so."""
-    console, api = context.console, context.api
-    if (body := plan.new_volume) and (volume := config.volume):
-        made = create_once(
-            lambda: api.create_volume(body), lambda: find_volume(api, volume), notice=console.say
-        )
-        console.say(f"network volume {volume.name} is {made['id']}")
-        console.state = f"network volume {made['id']} was created, the endpoint was not changed"
-    if plan.grow_volume_gb and plan.volume:
-        api.resize_volume(plan.volume["id"], plan.grow_volume_gb)
-        console.state = f"network volume {plan.volume['id']} has grown, the endpoint was not changed"
-    if plan.new_registry and config.registry:
-        _make_registry(context, config)
-
-
-def _make_registry(context: Context, config: Config) -> None:
-    registry = config.registry
-    if registry is None or registry.username_env is None or registry.password_env is None:
-        return
-    names = (registry.username_env, registry.password_env)
-    values = [context.environ.get(name, "").strip() for name in names]
-    missing = [
-        f"registry: {name} is not set in this shell"
-        for name, value in zip(names, values, strict=True)
-        if not value
-    ]
-    if missing:
-        raise ConfigError("the environment", missing)
-    body = {"name": registry.name, "username": values[0], "password": values[1]}
-
-    def find() -> Json | None:
-        return next((each for each in context.api.registries() if each["name"] == registry.name), None)
-
-    made = create_once(lambda: context.api.create_registry(body), find, notice=context.console.say)
-    context.console.say(f"registry credentials {registry.name} are {made['id']}")
-
-
-def _make_endpoint(context: Context, plan: Plan) -> None:
-    console = context.console
-    if TO_BE_CREATED in [plan.wanted["registry"], *plan.wanted["networkVolumes"]]:
-        raise DeployError("what was just created is not in RunPod's list yet", hint="run the command again")
-    console.state = "the endpoint may or may not have been changed; run the command again to see"
+def _bring_about(context: Context, config: Config, plan: Plan, record: Record) -> Json:
+    """Record and carry out the plan; return the endpoint as RunPod has it then."""
+    if plan.is_empty and plan.endpoint:
+        return plan.endpoint
+    context.records.add(record)
     try:
-        if plan.endpoint is None:
-            made = create_endpoint(context.api, create_body(plan.wanted), notice=console.say)
-            console.say(f"endpoint {made['name']} is {made['id']}")
-        elif plan.changes:
-            body = update_body(plan.wanted, plan.changed)
-            context.api.update_endpoint(plan.endpoint["id"], body)
-            console.say(f"endpoint {plan.endpoint['id']} was changed")
+        endpoint_id, wanted = send(context, config, plan)
     except ApiError as refused:
-        raise _with_pools(context, refused) from None
-    console.state = "the endpoint was changed, and not yet recorded; run the command again"
-
-
-def _with_pools(context: Context, refused: ApiError) -> ApiError:
-    """Return the error with the pools that there are, where it is about pools."""
-    if "pool" in refused.message.casefold():
-        try:
-            refused.hint = f"pools in RunPod's catalog: {', '.join(context.api.gpu_pools())}"
-        except DeployError:
-            return refused
-    return refused
+        if refused.is_refusal:
+            context.records.add(record.told(REFUSED))
+        raise
+    return read_back(context, config, endpoint_id, wanted)

@@ -134,6 +134,12 @@ class Config(Part):
         return digest_of(self.image)
 
     @property
+    def secret_variables(self) -> tuple[str, ...]:
+        """The names of all variables of the shell whose values are secrets."""
+        keys = (self.registry.username_env, self.registry.password_env) if self.registry else ()
+        return (*self.secrets, *(name for name in keys if name))
+
+    @property
     def listens(self) -> Http:
         """Where a load-balancing worker listens."""
         return self.http or Http()

@@ -14,22 +14,25 @@ from rich.console import Console as RichConsole
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from deploy.errors import ApiError
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 LOG_WIDTH: Final = 160
+UNCHANGED: Final = "nothing was changed"
 MIN_HIDDEN_CHARS: Final = 4  # what is shorter is no secret, and would tear words apart
 
 
 class Console:
-    """Prints lines and the progress of a wait; *interrupted* says what Ctrl-C leaves behind."""
+    """Prints lines and the progress of a wait; *state* is what Ctrl-C or an error leaves behind."""
 
     def __init__(self) -> None:
         self._out = _rich(sys.stdout)
         self._err = _rich(sys.stderr)
         self._hidden: list[str] = []
-        self.state = "nothing was changed"
+        self.state = UNCHANGED
 
     @property
     def is_terminal(self) -> bool:
@@ -79,6 +82,23 @@ class Console:
             return input(self.clean(question)).strip()
         except EOFError:
             return ""
+
+    @contextmanager
+    def changing(self, maybe: str) -> Iterator[Callable[[str], None]]:
+        """Let *state* say what a request may have done while it is sent; what is yielded says what it did."""
+        before = self.state
+        done = "" if before == UNCHANGED else f"{before}; "
+
+        def did(what: str) -> None:
+            self.state = done + what
+
+        did(f"{maybe}: run the command again to see")
+        try:
+            yield did
+        except ApiError as refused:
+            if refused.is_refusal:
+                self.state = before
+            raise
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[Callable[[str], None]]:

@@ -41,18 +41,23 @@ def create_once(
 def create_endpoint(api: Api, body: Json, *, notice: Callable[[str], None]) -> Json:
     """Create an endpoint and return the one that now has its name, ours or an older twin."""
     created = create_once(
-        lambda: api.create_endpoint(body), lambda: _oldest(api, body["name"]), notice=notice
+        lambda: api.create_endpoint(body),
+        lambda: min(_called(api, body["name"]), key=_age, default=None),
+        notice=notice,
     )
-    oldest = _oldest(api, body["name"]) or created
+    oldest = min([*_called(api, body["name"]), created], key=_age)
     if oldest["id"] != created["id"]:
         notice(f"another {body['name']} was created at the same time: keeping it, deleting {created['id']}")
         api.delete_endpoint(created["id"])
     return oldest
 
 
-def _oldest(api: Api, name: str) -> Json | None:
-    found = [each for each in api.endpoints() if each["name"].removesuffix(" -fb") == name]
-    return min(found, key=lambda each: (each["createdAt"], each["id"]), default=None)
+def _called(api: Api, name: str) -> list[Json]:
+    return [each for each in api.endpoints() if each["name"].removesuffix(" -fb") == name]
+
+
+def _age(endpoint: Json) -> tuple[str, str]:
+    return endpoint["createdAt"], endpoint["id"]
 
 
 def _look(find: Callable[[], Json | None]) -> Json | None:

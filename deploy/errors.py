@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 
+FIRST_REFUSAL, FIRST_FAILURE, TOO_MANY = 400, 500, 429
 HINTS = {
     401: "RUNPOD_API_KEY is not accepted: make a key in RunPod's console under Settings, API Keys",
     403: "this RUNPOD_API_KEY may not do that: give it read and write access to Serverless and Storage",
@@ -65,6 +66,11 @@ class ApiError(DeployError):
         each = [f"  {line}" for line in problem.get("errors") or []]
         message = "\n".join([f"{request} was answered with {status} {title}: {detail}".rstrip(": "), *each])
         super().__init__(message, hint=hint_for(status, message))
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the request was surely not carried out: it will not do, and was not merely too much."""
+        return FIRST_REFUSAL <= self.status < FIRST_FAILURE and self.status != TOO_MANY
 
 
 class Gone(ApiError):

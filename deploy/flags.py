@@ -57,7 +57,7 @@ OVERRIDES: Final[dict[str, tuple[str, Any, str]]] = {
     ),
     "timeout-s": ("execution_timeout_s", int, "how long a job may run: 600 to 86400"),
     "workers-min": ("workers.min", int, "workers kept running"),
-    "workers-max": ("workers.max", int, "workers at most"),
+    "workers-max": ("workers.max", int, "workers at most; 0 drains: none at least, too"),
     "idle-timeout-s": ("workers.idle_timeout_s", int, "how long an idle worker is kept: 1 to 3600"),
     "queue-delay-s": ("scaling.queue_delay_s", float, "scale when a job has waited so long: 0.5 or more"),
     "request-count": ("scaling.request_count", int, "scale at so many requests a worker"),
@@ -94,7 +94,10 @@ def parser() -> argparse.ArgumentParser:
 def overrides_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the dotted keys that flags set."""
     given = {key: getattr(options, flag.replace("-", "_"), None) for flag, (key, _, _) in OVERRIDES.items()}
-    return {key: value for key, value in given.items() if value is not None}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if chosen.get("workers.max") == 0:
+        chosen.setdefault("workers.min", 0)
+    return chosen
 
 
 def _command(commands: Commands, name: str, about: str, description: str) -> argparse.ArgumentParser:

@@ -53,6 +53,13 @@ class Plan:
     new_volume: Json | None = None
     grow_volume_gb: int | None = None
     new_registry: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[object, ...]:
+        """All that the plan begins with and would send: two plans with the same steps are one."""
+        begins = (self.endpoint["id"], actual(self.endpoint)) if self.endpoint else None
+        return begins, self.wanted, self.new_volume, self.grow_volume_gb, self.new_registry
 
     @property
     def is_empty(self) -> bool:
@@ -63,11 +70,6 @@ class Plan:
     def changed(self) -> set[str]:
         """The names of the endpoint's fields that differ."""
         return {change.field for change in self.changes}
-
-    @property
-    def not_taken(self) -> list[str]:
-        """Return what a change that was sent did not bring about, as far as it can be seen."""
-        return [str(change) for change in self.changes if change.new != MASKED]
 
     def lines(self) -> list[str]:
         """Return the plan as a diff, a line for each field."""
@@ -108,7 +110,16 @@ def make_plan(
         new_volume=_new_volume(config.volume) if config.volume and not volume else None,
         grow_volume_gb=_growth(config.volume, volume) if config.volume and volume else None,
         new_registry=new_registry,
+        notes=_notes(config.volume, volume) if config.volume and volume else (),
     )
+
+
+def is_like(endpoint: Json, config: Config) -> bool:
+    """Return whether an endpoint is what *config* asks for, but for its number of workers and its secrets."""
+    wanted = desired(config, secrets={}, volume_id=None, registry_id=None)
+    ignored = {"registry", "networkVolumes", *(f"{ENV}{name}" for name in config.secrets)}
+    differing = {change.field for change in changes_between(actual(endpoint), wanted, secret_names=set())}
+    return not [name for name in differing - ignored if not name.startswith("workers.")]
 
 
 def find_endpoint(api: Api, name: str, endpoint_id: str | None = None) -> Json | None:
@@ -207,8 +218,13 @@ def _refuse_other_volume(found: Json, volume: Volume) -> None:
             f"volume.type: {found['name']} is {found['type']}, which cannot be changed",
             hint="leave the key out, or give another volume.name",
         )
-    if volume.size_gb < found["size"]:
-        raise DeployError(f"volume.size_gb: {found['name']} has {found['size']} GB, and can only grow")
+
+
+def _notes(volume: Volume, found: Json) -> tuple[str, ...]:
+    if volume.size_gb >= found["size"]:
+        return ()
+    told = f"{found['name']} has {found['size']} GB, and can only grow; {volume.size_gb} GB are in it"
+    return (f"volume.size_gb: {told}",)
 
 
 def _new_volume(volume: Volume) -> Json:

@@ -29,7 +29,10 @@ def prove(context: Context, config: Config, endpoint: Json, record: Record, diff
         write_summary(context, config, endpoint, diff=diff, report=None)
         return 0
     report, curl = _report(context, config, endpoint, deadline)
-    context.records.add(record.told(PASSED if report.passed else FAILED, report.identity.get("gitCommit")))
+    context.records.add(
+        record.told(PASSED if report.passed else FAILED, commit=report.identity.get("gitCommit"))
+    )
+    console.state = f"endpoint {endpoint['id']} is as asked; its smoke test has ended"
     write_summary(context, config, endpoint, diff=diff, report=report)
     if report.passed:
         console.say(f"try it, within an hour and once; `python -m embedding sign` signs other jobs:\n{curl}")

@@ -1,8 +1,10 @@
 """What was applied when, and how it went: `.deploy/ENV.jsonl`, the memory that a rollback needs.
 
-Each apply has an id. It adds a line when RunPod has taken it and another when its smoke test has ended; the
-later line of an id counts. A line is written whole, under a lock, and is on the disk before the command goes
-on. Secrets are in it by name only. Where the file is lost, RunPod's releases still tell the images.
+Each apply has an id. It adds a line before the first request is sent, another when RunPod has taken or
+refused it, and another when its smoke test has ended; the later line of an id counts. A line is written
+whole, under a lock, and is on the disk before the command goes on. Secrets are in it by name only. Files of
+one name in two folders share it, so who reads it asks for an endpoint's name. Where it is lost, RunPod's
+releases still tell the images.
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from deploy.api import Json
     from deploy.config import Config
 
+SENT: Final = "sent"  # whether it took effect is not known
+REFUSED: Final = "refused"
 APPLIED: Final = "applied"
 PASSED: Final = "smoke passed"
 FAILED: Final = "smoke failed"
@@ -32,7 +37,10 @@ FAILED: Final = "smoke failed"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One apply. *config* is the whole configuration as JSON; *outcome* how far it came."""
+    """One apply. *config* is the whole configuration as JSON; *outcome* how far it came.
+
+    endpoint_id: empty until it is created; back_to: the record that a rollback went to.
+    """
 
     id: str
     time: str
@@ -42,10 +50,16 @@ class Record:
     commit: str | None
     config: dict[str, Any]
     outcome: str
+    back_to: str | None = None
 
-    def told(self, outcome: str, commit: str | None = None) -> Record:
-        """Return the record with a later outcome, and the commit where the worker told it."""
-        return replace(self, outcome=outcome, commit=commit or self.commit)
+    def told(self, outcome: str, *, commit: str | None = None, endpoint_id: str | None = None) -> Record:
+        """Return the record with a later outcome, and what became known with it."""
+        return replace(
+            self,
+            outcome=outcome,
+            commit=commit or self.commit,
+            endpoint_id=endpoint_id or self.endpoint_id,
+        )
 
 
 class Records:
@@ -75,7 +89,7 @@ class Records:
 
     def add(self, record: Record) -> None:
         """Append *record*; it is on the disk when this returns."""
-        line = json.dumps(asdict(record), ensure_ascii=False) + "\n"
+        line = json.dumps(asdict(record)) + "\n"
         with self._path.open("a+b") as file:
             if file.tell() and not _ends_whole(file.fileno()):
                 line = "\n" + line
@@ -86,7 +100,7 @@ class Records:
     def all(self) -> list[Record]:
         """Return the records, oldest first, each as it was last told; a torn line is left out."""
         try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
+            lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
         except FileNotFoundError:
             return []
         found: dict[str, Record] = {}
@@ -98,19 +112,31 @@ class Records:
             found[record.id] = record
         return list(found.values())
 
+    def of(self, name: str | None) -> list[Record]:
+        """Return the records of the endpoint called *name*; None: of the only name that there is."""
+        found = self.all()
+        names = sorted({str(record.config.get("name")) for record in found})
+        if name is None and len(names) > 1:
+            raise DeployError(
+                f"the records are of {len(names)} endpoints: {', '.join(names)}",
+                hint="mend the environment's file, which says whose are meant",
+            )
+        return [record for record in found if name in {None, record.config.get("name")}]
 
-def new_record(config: Config, endpoint_id: str, commit: str | None) -> Record:
-    """Return the record of an apply that RunPod has just taken."""
+
+def new_record(config: Config, endpoint: Json | None, commit: str | None, back_to: str | None) -> Record:
+    """Return the record of an apply of *config*, to *endpoint* where there is one, that will now be sent."""
     now = datetime.now(UTC)
     return Record(
         id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
         time=now.isoformat(timespec="seconds"),
-        endpoint_id=endpoint_id,
+        endpoint_id=endpoint["id"] if endpoint else "",
         image=config.image,
         digest=config.digest,
         commit=commit,
         config=as_json(config),
-        outcome=APPLIED,
+        outcome=SENT,
+        back_to=back_to,
     )
 
 

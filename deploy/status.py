@@ -60,7 +60,7 @@ def _report(context: Context, config: Config, plan: Plan, endpoint: Json) -> dic
         ],
         "records": [
             {key: value for key, value in asdict(record).items() if key != "config"}
-            for record in context.records.all()[-LAST:]
+            for record in context.records.of(config.name)[-LAST:]
         ],
     }
 

@@ -36,6 +36,12 @@ def write_summary(
             _append(path, text)
 
 
+def check_summary(context: Context) -> None:
+    """Raise DeployError if --summary FILE cannot be written, before anything is done that it would tell."""
+    if context.summary is not None:
+        _append(context.summary, "")
+
+
 def summary(
     environment: str, config: Config, endpoint: Json, *, diff: Sequence[str], report: Report | None
 ) -> str:
@@ -68,7 +74,7 @@ def _cell(value: str) -> str:
 def _append(path: Path, text: str) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+            file.write(text + "\n" if text else "")
     except OSError as fault:
         raise DeployError(
             f"the summary cannot be written: {fault.strerror}", hint="give --summary FILE"

@@ -87,7 +87,6 @@ def test_a_volume_and_credentials_are_created_once_and_attached(deploy, api, wor
 
 
 REFUSED_VOLUMES = {
-    "smaller": ("size_gb = 20", "size_gb = 10", "volume.size_gb: weights has 20 GB, and can only grow"),
     "elsewhere": ('"EU-RO-1"', '"US-TX-3"', "is in EU-RO-1, not in US-TX-3; a volume cannot move"),
     "another kind": ("size_gb = 20", 'size_gb = 20\ntype = "HIGH_PERFORMANCE"', "which cannot be changed"),
 }
@@ -105,6 +104,23 @@ def test_a_volume_is_never_changed_into_another(deploy, api, old, new, told):
 
     assert (done.status, sent(api)) == (1, before)
     assert told in done.err
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_volume_that_has_grown_is_large_enough(deploy, api):
+    """A smaller size in the file is satisfied, with a warning, for every command; so is a record's."""
+    deploy.write(CONFIG + VOLUME)
+    deploy.apply()
+    deploy.write(CONFIG.replace(OLD, NEW) + VOLUME.replace("20", "40"))
+    deploy.apply()
+    back = deploy("rollback", "--yes")
+    deploy.write(CONFIG + VOLUME)
+
+    assert (back.status, api.endpoints[0]["image"], api.volumes[0]["size"]) == (0, OLD, 40)
+    assert "! volume.size_gb: weights has 40 GB, and can only grow; 20 GB are in it\n" in back.out
+    assert deploy("status").status == 0
+    assert deploy("destroy", "--yes", "--volume").status == 0
+    assert (api.endpoints, api.volumes) == ([], [])
 
 
 def test_a_dry_run_only_reads(deploy, api, tmp_path):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from deploy.errors import DeployError
 from deploy.records import FAILED, PASSED, Record, Records
-from tests.deploy.conftest import NEW, OLD
+from tests.deploy.conftest import CONFIG, NEW, OLD
 from tests.deploy.stand_in import answer, stand_in_worker
+from tests.deploy.test_trouble import PATCH, process
+from tests.management_api import refused, stalled
 
 
 RECORD = Record("id", "time", "endpoint1", OLD, None, None, {}, PASSED)
@@ -89,7 +92,7 @@ def test_an_apply_is_recorded_with_what_it_was(deploy, api, worker):
     assert (record.commit, record.outcome) == ("c0ffee1", PASSED)
     assert record.config["secrets"] == ["EMBEDDING_HMAC_SECRET"]
     lines = (deploy.folder / "records/production.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["outcome"] for line in lines] == ["applied", PASSED]
+    assert [json.loads(line)["outcome"] for line in lines] == ["sent", "applied", PASSED]
 
 
 def test_an_unproven_apply_is_proven_by_the_next(deploy, api, platform):
@@ -145,3 +148,98 @@ def test_old_workers_that_still_answer_are_waited_out(deploy, api, platform, mon
     assert done.status == 0
     assert (answered[0], answered[-1]) == (OLD, NEW)
     assert "✓ identity as expected" in done.out
+
+
+THIRD = f"docker.io/you/worker:3@sha256:{'3' * 64}"
+
+
+def image(api):
+    """Return the image that the endpoint has."""
+    return api.endpoints[0]["image"]
+
+
+def test_back_from_what_was_cut_short(deploy, api, worker):
+    """An apply that was interrupted after it was sent is known: back is what was good before it."""
+    deploy.apply()
+    deploy.apply("--image", NEW)
+    api.fail_next(PATCH, stalled(has_effect=True))
+    killed = process(deploy, "apply", "--yes", "--image", THIRD)
+    api.wait_for(PATCH, count=2)
+    killed.kill()
+    deploy.told += killed.communicate()
+    assert image(api) == THIRD
+
+    assert (deploy("rollback", "--yes").status, image(api)) == (0, NEW)
+
+
+@pytest.mark.parametrize("records", ["elsewhere", None], ids=["another machine", "the console"])
+def test_back_from_what_was_not_applied_here(deploy, api, worker, records):
+    """What runs is not what the last record says, so the last good record is the way back."""
+    deploy.apply()
+    deploy.apply("--image", NEW)
+    if records:
+        deploy.apply("--image", THIRD, "--records", str(deploy.folder / records))
+    else:
+        api._call(api._store.patch_endpoint, "endpoint1", {"image": THIRD})
+
+    assert (deploy("rollback", "--yes").status, image(api)) == (0, NEW)
+
+
+def test_back_waits_for_an_apply_and_then_looks(deploy, api, worker):
+    """The way back is chosen when nobody else changes the endpoint any more."""
+    deploy.apply()
+    deploy.apply("--image", NEW)
+    api.fail_next(PATCH, stalled(0.5))
+    other = process(deploy, "apply", "--yes", "--image", THIRD)
+    api.wait_for(PATCH, count=2)
+    done = deploy("rollback", "--yes")
+    deploy.told += other.communicate()
+
+    assert "another command changes this environment" in done.out
+    assert (done.status, image(api)) == (0, NEW)
+
+
+def test_back_and_back_again(deploy, api, worker):
+    """A second rollback goes further back, and not forth to what was left."""
+    for each in (OLD, NEW, THIRD):
+        deploy.apply("--image", each)
+    images = []
+    for _ in range(2):
+        assert deploy("rollback", "--yes").status == 0
+        images.append(image(api))
+
+    assert images == [NEW, OLD]
+    assert "no record before" in deploy("rollback", "--yes").err
+
+
+def test_a_refused_apply_is_no_step(deploy, api, worker):
+    """What RunPod refused never ran: back is before what runs."""
+    deploy.apply()
+    deploy.apply("--image", NEW)
+    api.fail_next(PATCH, refused(400, "no"))
+    deploy.apply("--image", THIRD)
+
+    assert (deploy("rollback", "--yes").status, image(api)) == (0, OLD)
+
+
+def test_files_of_one_name_do_not_share_a_past(deploy, api, worker):
+    """Records are an endpoint's; without a file that says which, several are no answer."""
+    deploy.apply()
+    deploy.write(CONFIG.replace('"clip"', '"clip-eu"').replace(OLD, NEW))
+    deploy.apply()
+    done = deploy("rollback", "--yes")
+    deploy.write("name = ")
+
+    assert "had a smoke test that passed" in done.err
+    assert "the records are of 2 endpoints: clip, clip-eu\n" in deploy("rollback", "--yes").err
+
+
+def test_records_of_any_text(tmp_path):
+    """A line torn within a letter costs only itself, and no character ends a line."""
+    records = Records(tmp_path, "e")
+    odd = replace(RECORD, config={"name": "grün\u2028"})
+    records.add(odd)
+    path = tmp_path / "e.jsonl"
+    path.write_bytes(path.read_bytes() + "{ü".encode()[:2])
+
+    assert records.all() == [odd]
