@@ -15,7 +15,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from deploy.errors import ApiError, DeployError, Gone, Unanswered
+from deploy.errors import ApiError, DeployError, Gone, NoConnection, Unanswered
 from embedding.contract.destinations import may_carry_credentials
 
 
@@ -49,6 +49,11 @@ class Api:
     def __init__(self, key: str | None, *, url: str = DEFAULT_URL, notice: Callable[[str], None]) -> None:
         self._url = checked_url(url).rstrip("/")
         self._notice = notice
+        if key and not (key.isascii() and key.isprintable() and " " not in key):
+            raise DeployError(
+                "the API key or token has a space, a line break or a sign that is not ASCII in it",
+                hint="copy it again: RUNPOD_API_KEY for RunPod, WORKER_TOKEN for a worker over HTTP",
+            )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(timeout=TIMEOUT, headers=headers)
 
@@ -80,9 +85,9 @@ class Api:
         """Delete an endpoint; return whether it was there."""
         return self._delete(f"serverless/{_part(endpoint_id)}")
 
-    def workers(self, endpoint_id: str) -> Json:
+    def workers(self, endpoint_id: str, *, once: bool = False) -> Json:
         """Return `workers`, `summary` and `endpointVersion`."""
-        return self.call("GET", f"serverless/{_part(endpoint_id)}/workers")
+        return self.call("GET", f"serverless/{_part(endpoint_id)}/workers", once=once)
 
     def releases(self, endpoint_id: str) -> Json:
         """Return `releases`, newest first, and `rollout`."""
@@ -137,8 +142,10 @@ class Api:
         request = f"{method} {urlsplit(url).path}"
         try:
             response = self._http.request(method, url, json=body)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            raise _Again(DeployError(f"{request}: no connection to {urlsplit(url).netloc}")) from None
+        except (httpx.ConnectError, httpx.ConnectTimeout) as failed:
+            cause = str(failed).rpartition("] ")[2] or "it takes too long"
+            told = f"{request}: no connection to {urlsplit(url).netloc}: {cause}"
+            raise _Again(NoConnection(told)) from None
         except (httpx.TransportError, httpx.DecodingError, httpx.InvalidURL):
             raise _again_unless_post(method, Unanswered(f"{request}: the connection broke")) from None
         if response.status_code >= FIRST_ERROR:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from deploy.errors import NOT_THE_SECRET, ApiError, DeployError, Unanswered
+from deploy.errors import NOT_THE_SECRET, ApiError, DeployError, NoConnection, Unanswered
 from embedding.contract.keys import Key, Keyring
 from embedding.contract.signatures import MAX_LIFETIME_S, sign_v3
 
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 FINAL: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"})
 MIN_TTL_MS: Final = 10_000
 JOB_POLL_S: Final = 1.0  # RunPod lets 200 status requests a second through; its management API 1
-NOT_YET: Final = frozenset({204, 429, 500, 502, 503, 504})  # a load balancer whose worker is on its way
+NOT_YET: Final = frozenset(
+    {429, 500, 502, 503, 504}
+)  # as an empty answer: a load balancer whose worker is on its way
+CONNECTS: Final = 3
 QUEUE_PATH: Final = re.compile(r"/v2/[^/]+/?")
 
 
@@ -59,6 +62,13 @@ class QueueCaller:
     def ask(self, job_input: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Queue a job and return its output; raises DeployError when it fails or *deadline* is over."""
         job_id = self._post(job_input, deadline)
+        try:
+            return self._output(job_id, deadline)
+        except KeyboardInterrupt:
+            self._cancel(job_id)
+            raise
+
+    def _output(self, job_id: str, deadline: Deadline) -> dict[str, Any]:
         hint, looked_s = None, -math.inf
         while True:
             job = self.api.call("GET", self._job_url("status", job_id))
@@ -103,7 +113,10 @@ class QueueCaller:
 
 @dataclass(frozen=True, slots=True)
 class HttpCaller:
-    """Requests to a worker that serves HTTP. *bearer* is the variable whose value its API sends."""
+    """Requests to a worker that serves HTTP. *bearer* is the variable whose value its API sends.
+
+    is_new: the address may lead nowhere yet, as that of an endpoint just created; else that is told soon.
+    """
 
     api: Api
     url: str
@@ -111,6 +124,7 @@ class HttpCaller:
     poll_s: float
     look: Callable[[str], str | None]
     bearer: str
+    is_new: bool = True
 
     def ask(self, job_input: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Send a batch and return the answer; a service that is starting or full is asked again."""
@@ -128,12 +142,19 @@ class HttpCaller:
     def _until(
         self, method: str, path: str, body: Mapping[str, Any] | None, deadline: Deadline
     ) -> dict[str, Any]:
+        connects_left = CONNECTS
         while True:
             try:
                 signed = _signed(body, self.key) if body is not None else None
-                return self.api.call(method, f"{self.url.rstrip('/')}{path}", signed, once=True)
+                answer = self.api.call(method, f"{self.url.rstrip('/')}{path}", signed, once=True)
+                if answer:
+                    return answer
+                raise Unanswered(f"{method} {path}: the answer is empty, as while a worker starts")
             except DeployError as failed:
-                if not deadline.left_s or (isinstance(failed, ApiError) and failed.status not in NOT_YET):
+                connects_left -= isinstance(failed, NoConnection) and not self.is_new
+                if not deadline.left_s or not connects_left:
+                    raise
+                if isinstance(failed, ApiError) and failed.status not in NOT_YET:
                     raise
                 self.look(failed.message.splitlines()[0])
             time.sleep(min(self.poll_s, deadline.left_s))

@@ -4,6 +4,7 @@
     ├── ConfigError               the environment's file or a flag: every fault, a line each
     ├── ApiError                  RunPod refused: title, status, detail and errors[], whole
     │   └── Gone                  404: it is not there any more
+    ├── NoConnection              nobody is at the address, or it is none
     └── Unanswered                no answer that tells whether the request took effect
 
 No message holds the API key or a secret: what is printed goes through `console.Console`, which removes them.
@@ -75,6 +76,10 @@ class ApiError(DeployError):
 
 class Gone(ApiError):
     """What the request is about is not there."""
+
+
+class NoConnection(DeployError):
+    """Nobody answers at the address, so the request was not sent."""
 
 
 class Unanswered(DeployError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from deploy.caller import caller_of, key_of
 from deploy.errors import DeployError
-from deploy.ready import standing, wait_ready
+from deploy.ready import glance, wait_ready
 from deploy.records import FAILED, PASSED, Record
 from deploy.smoke import Expected, Report, smoke_test
 from deploy.summary import write_summary
@@ -59,9 +59,13 @@ def smoke_endpoint(
     with context.console.waiting("smoke test") as tell:
 
         def look(what: str) -> str | None:
-            now = standing(context.api, endpoint["id"])
-            tell(f"{what}; {now.line}")
-            return now.hint
+            now = glance(context.api, endpoint["id"], once=True)
+            tell(f"{what}; {now.line}" if now else what)
+            return now.hint if now else None
+
+        def older() -> int | None:
+            now = glance(context.api, endpoint["id"])
+            return now.stale if now else None
 
         key = key_of(context.environ)
         caller = caller_of(context.api, endpoint, key=key, poll_s=context.poll_s, look=look)
@@ -70,6 +74,6 @@ def smoke_endpoint(
             context.console,
             expected=expected,
             deadline=deadline,
-            is_rolling=lambda: standing(context.api, endpoint["id"]).stale > 0,
+            older=older,
         )
     return report, caller.curl()

@@ -65,7 +65,7 @@ def smoke_url(url: str, console: Console, environ: Mapping[str, str], wait_s: fl
         caller: Caller = (
             QueueCaller(api, urls, key, poll_s, look)
             if urls
-            else HttpCaller(api, url, key, poll_s, look, bearer)
+            else HttpCaller(api, url, key, poll_s, look, bearer, is_new=False)
         )
         report = smoke_test(caller, console, expected=Expected.of(environ), deadline=Deadline.after(wait_s))
     return int(not report.passed)

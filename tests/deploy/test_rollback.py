@@ -128,28 +128,6 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         pass
 
 
-def test_old_workers_that_still_answer_are_waited_out(deploy, api, platform, monkeypatch):
-    """While workers of an older release are there, another identity is asked again."""
-    monkeypatch.setattr("deploy.smoke.RETRY_IDENTITY_S", 0.05)
-    api.plan_workers((0.0, "IDLE"), rollout_step_s=0.4)
-    answered = []
-
-    def identity():
-        (endpoint,) = api.endpoints
-        workers = api._call(api._store.workers, endpoint["id"])["workers"]
-        answered.append(OLD if any(each["isStale"] for each in workers) else endpoint["image"])
-        return {"declaredImageDigest": answered[-1].split("@")[1]}
-
-    with stand_in_worker(platform, identity=identity):
-        deploy.apply("--workers-min", "2")
-        answered.clear()
-        done = deploy.apply("--workers-min", "2", "--image", NEW)
-
-    assert done.status == 0
-    assert (answered[0], answered[-1]) == (OLD, NEW)
-    assert "✓ identity as expected" in done.out
-
-
 THIRD = f"docker.io/you/worker:3@sha256:{'3' * 64}"
 
 

@@ -219,6 +219,40 @@ def test_a_service_gets_its_token_and_never_the_key(deploy, monkeypatch, token, 
     assert (done.status, set(Recorder.seen)) == (0, {bearer})
 
 
+class Starting(Recorder):
+    """The same behind a balancer that has nothing to say while no worker is there."""
+
+    def tell(self, output):
+        if len(self.seen) > 1:
+            return super().tell(output)
+        self.seen.append(None)
+        self.send_response(204)
+        self.end_headers()
+        return None
+
+
+def test_an_empty_answer_is_asked_for_again(deploy):
+    """A balancer answers 204 while a worker starts."""
+    Recorder.seen.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Starting) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        done = deploy.main("smoke", "--url", f"http://127.0.0.1:{server.server_port}", "--poll-s", "0.01")
+        server.shutdown()
+
+    assert done.status == 0, done.all
+
+
+def test_nobody_at_the_address_is_told_soon(deploy):
+    """With its cause, long before the wait is over."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        done = deploy.main("smoke", "--url", url, "--poll-s", "0.01", "--wait-s", "100")
+
+    assert done.status == 1
+    assert f"no connection to {url[7:]}: Connection refused\n" in done.out
+
+
 def test_what_runs_is_expected_and_not_what_the_file_says(deploy, api, worker):
     """An image that a flag named is the one that is deployed."""
     deploy.apply("--image", NEW)
