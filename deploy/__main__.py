@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130  # what a shell reports after Ctrl-C
 KEY: Final = "RUNPOD_API_KEY"
+ALL_BUT_ONE: Final = 2  # of what `smoke` can be given
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, console: Console) -> int:
     if options.command == "cost":
         return _cost(options, console)
-    if options.command == "smoke" and options.environment is None:
+    if options.command == "smoke" and (options.environment is None or options.url):
         return _smoke_elsewhere(options, console)
     config = _config(options, console)
     with ExitStack() as opened:
@@ -65,7 +66,7 @@ def _of_environment(options: argparse.Namespace, context: Context, config: Confi
     if options.command == "apply":
         return apply.apply(context, config)
     if options.command == "status":
-        return status.status(context, config, as_json=options.json)
+        return status.status(context, config, as_json=options.json, ask=options.ask)
     if options.command == "smoke":
         return smoke_command.smoke_environment(context, config)
     return destroy.destroy(context, config, with_volume=options.volume)
@@ -91,13 +92,13 @@ def _context(options: argparse.Namespace, console: Console, opened: ExitStack) -
 
     name = path_of(options.environment).stem if options.environment else "none"
     return Context(
-        api=opened.enter_context(Api(_api_key(console), url=_api_url(options), notice=console.say)),
+        api=opened.enter_context(Api(_api_key(console), url=_api_url(options), notice=console.note)),
         console=console,
         records=Records(getattr(options, "records", Path(".deploy")), name),
         environment=name,
         environ=os.environ,
-        wait_s=options.wait_s,
-        poll_s=options.poll_s,
+        wait_s=getattr(options, "wait_s", 0.0),
+        poll_s=getattr(options, "poll_s", 0.0),
         yes=getattr(options, "yes", False),
         dry_run=getattr(options, "dry_run", False),
         endpoint_id=options.endpoint_id,
@@ -125,7 +126,7 @@ def _smoke_elsewhere(options: argparse.Namespace, console: Console) -> int:
     """Test an endpoint or a service that no environment describes."""
     from deploy import smoke_command  # noqa: PLC0415
 
-    if (options.endpoint_id is None) == (options.url is None):
+    if [options.environment, options.endpoint_id, options.url].count(None) != ALL_BUT_ONE:
         raise DeployError("what is to be tested?", hint="give one of ENV, --endpoint-id ID and --url URL")
     _hide_all(console)
     if options.url:

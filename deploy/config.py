@@ -185,6 +185,8 @@ def read(environment: str, overrides: Mapping[str, Any]) -> Config:
         ) from None
     except (OSError, ValueError) as fault:  # TOML's and UTF-8's errors are ValueErrors
         raise DeployError(f"{path.name} cannot be read: {fault}") from None
+    if any(key.startswith("scaling.") for key in overrides):
+        document["scaling"] = {}  # of its two kinds, a flag's takes the place of the file's
     for key, value in overrides.items():
         _put(document, key.split("."), value)
     return parse(document, source=path.name)
@@ -205,13 +207,12 @@ def parse(document: dict[str, Any], *, source: str) -> Config:
 
 
 def _put(document: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Set a dotted key; another kind of scaling or compute takes the place of the one in the file."""
-    if keys[0] == "scaling":
-        document["scaling"] = {}
+    """Set a dotted key; where the file has no table, its own value stays, and is told as a fault."""
     table = document
     for key in keys[:-1]:
         table = table.setdefault(key, {})
-    table[keys[-1]] = value
+    if isinstance(table, dict):
+        table[keys[-1]] = value
 
 
 def _told(error: Any) -> str:

@@ -5,6 +5,7 @@ A terminal gets colour and a spinner; a log gets plain lines, and of a wait only
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from contextlib import contextmanager
@@ -63,14 +64,18 @@ class Console:
         """Print a line of what does not stop the command but should be known."""
         self.say(f"! {text}", style="yellow")
 
+    def note(self, text: str) -> None:
+        """Print a line on stderr, which is no part of what the command answers."""
+        self._err.print(Text(self.clean(text)), soft_wrap=True)
+
     def tick(self, text: str, *, passed: bool | None) -> None:
         """Print a check: passed, failed, or neither."""
         mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("-", "")}[passed]
         self.say(f"{mark} {text}", style=style)
 
     def error(self, text: str) -> None:
-        """Print a line on stderr."""
-        self._err.print(Text(self.clean(text)), soft_wrap=True)
+        """Print on stderr why the command ends."""
+        self.note(text)
 
     def ask(self, question: str) -> bool:
         """Return whether the answer is yes; anything else, and no answer, is no."""
@@ -122,6 +127,8 @@ class Console:
 
 def _rich(stream: object) -> RichConsole:
     is_terminal = bool(getattr(stream, "isatty", lambda: False)())
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")  # a log that takes no tick must not end a deployment
     return RichConsole(
         file=stream,  # type: ignore[arg-type]
         width=None if is_terminal else LOG_WIDTH,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +11,8 @@ from deploy.api import DEFAULT_URL
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  (argparse has no other name)
 
 DESCRIPTION: Final = """\
@@ -21,21 +24,38 @@ Make RunPod have what the environment's file asks for: show what would change, a
 network volume and the endpoint, wait for workers, run a signed smoke test, print a curl line. What is right
 is left alone, so a second apply changes nothing, and one that was cut short is finished by the next."""
 STATUS: Final = """\
-Show the endpoint, its workers and jobs, which image answers, what differs from the file, the last releases
-and records. Changes nothing; a worker that is ready is asked for its health by one job."""
+Show the endpoint, its workers and jobs, what differs from the file, the last releases and records. Changes
+nothing, and asks no worker: with --ask one that is ready says by a job who it is."""
 SMOKE: Final = """\
 Send a picture and two texts through a deployed worker, check the vectors and which text is nearer, and hold
 its identity against EXPECTED_WORKER_GIT_COMMIT and EXPECTED_WORKER_IMAGE_DIGEST. Jobs are signed with
 EMBEDDING_HMAC_SECRET; over HTTP WORKER_TOKEN serves as well. Exit status 0 if every check passed, else 1."""
 ROLLBACK: Final = """\
-Apply the image and configuration of the last record before the newest one whose smoke test passed, or of the
-record that --to names. `status` lists the records. It is an apply: shown, asked, waited for and tested."""
+Apply the image and configuration of the last record before what runs whose smoke test passed, or of the
+record that --to names. `status` lists the records. A second rollback goes further back. It is an apply:
+shown, asked, waited for and tested."""
 DESTROY: Final = """\
 Delete the endpoint, its queue and its workers. The network volume stays unless --volume is given: what is on
 it cannot be had back. The endpoint's name has to be typed, or --yes given."""
 COST: Final = """\
 Reckon what embedding a number of images costs. Speed and price are yours to give: measure the one with
 `make bench`, read the other in RunPod's price list."""
+
+
+MIN_POLL_S, MAX_POLL_S, MAX_WAIT_S = 0.01, 3600.0, 604_800.0
+
+
+def _seconds(least_s: float, most_s: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not least_s <= seconds <= most_s:
+            raise argparse.ArgumentTypeError(f"give {least_s:g} to {most_s:g} seconds, not {text}")
+        return seconds
+
+    return parse
 
 
 def _list(text: str) -> list[str]:
@@ -73,14 +93,22 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
     apply = _command(commands, "apply", "create or change the endpoint, and prove that it serves", APPLY)
     _add_environment(apply)
+    _add_waiting(apply)
     _add_overrides(apply)
     _add_changing(apply)
     status = _command(commands, "status", "show how it stands", STATUS)
     _add_environment(status)
+    _add_waiting(status)
     status.add_argument("--json", action="store_true", help="as one JSON object")
+    status.add_argument(
+        "--ask",
+        action="store_true",
+        help="send a job that asks a ready worker who it is; a worker that is asked stays, and is paid for",
+    )
     _add_smoke(_command(commands, "smoke", "test what is deployed", SMOKE))
     rollback = _command(commands, "rollback", "go back to what was applied before", ROLLBACK)
     _add_environment(rollback)
+    _add_waiting(rollback)
     rollback.add_argument("--to", metavar="ID", help="the record to go back to (the last good one before)")
     _add_changing(rollback)
     destroy = _command(commands, "destroy", "delete the endpoint", DESTROY)
@@ -122,20 +150,19 @@ def _add_environment(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where records are kept (.deploy)",
     )
-    _add_waiting(command)
 
 
 def _add_waiting(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--wait-s",
-        type=float,
+        type=_seconds(0, MAX_WAIT_S),
         default=900.0,
         metavar="SECONDS",
         help="for workers and smoke test together (900)",
     )
     command.add_argument(
         "--poll-s",
-        type=float,
+        type=_seconds(MIN_POLL_S, MAX_POLL_S),
         default=3.0,
         metavar="SECONDS",
         help="how often to look at workers meanwhile (3)",
@@ -159,12 +186,18 @@ def _add_changing(command: argparse.ArgumentParser) -> None:
 
 
 def _add_smoke(command: argparse.ArgumentParser) -> None:
-    command.add_argument("environment", nargs="?", metavar="ENV", help="the environment to test, or one of:")
-    command.add_argument("--endpoint-id", metavar="ID", help="a queue or load-balancing endpoint")
+    command.add_argument(
+        "environment", nargs="?", metavar="ENV", help="the environment whose endpoint is tested"
+    )
+    command.add_argument(
+        "--endpoint-id",
+        metavar="ID",
+        help="instead of ENV, any endpoint; with ENV, which, where several have the name",
+    )
     command.add_argument(
         "--url",
         metavar="URL",
-        help="a worker that serves HTTP, or .../v2/ID, a queue; no API key is needed for HTTP",
+        help="instead of both, a worker that serves HTTP, without an API key, or .../v2/ID, a queue",
     )
     _add_waiting(command)
 

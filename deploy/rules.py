@@ -6,6 +6,7 @@ cannot start. So it is judged here, on the document as it was written, before an
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from embedding.contract.keys import Keyring
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 HMAC_SECRET: Final = "EMBEDDING_HMAC_SECRET"  # noqa: S105  (a name)
 WORKER_TOKEN: Final = "WORKER_TOKEN"  # noqa: S105  (a name)
+SECRET_NAME: Final = re.compile(
+    r"(^|_)(SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET)?_?KEY)(_ID)?$",
+    re.IGNORECASE,
+)
 OPEN_TO_ALL: Final = "ALLOW_INSECURE_AUTH"
 OWN_VARIABLES: Final = {
     "IMAGE_DIGEST": "image",
@@ -96,7 +101,7 @@ def _variables(document: Mapping[str, Any]) -> Iterator[str]:
     for name in variables:
         if name in OWN_VARIABLES:
             yield f"env.{name}: set by this command; the key is {OWN_VARIABLES[name]}"
-        elif name in {HMAC_SECRET, WORKER_TOKEN}:
+        elif SECRET_NAME.search(name):
             yield f"env.{name}: a secret; name it in `secrets` and give its value in the shell's environment"
         elif name in secrets:
             yield f"env.{name}: it is in `secrets` too"

@@ -12,7 +12,7 @@ from deploy.context import Deadline
 from deploy.desired import ENV
 from deploy.errors import DeployError
 from deploy.plan import Plan, make_plan
-from deploy.ready import rollout_line, standing
+from deploy.ready import Standing, rollout_line, standing
 from deploy.smoke import Expected
 from embedding.contract.identity import Match
 
@@ -24,16 +24,22 @@ if TYPE_CHECKING:
 
 LAST: Final = 5
 IDENTITY_WAIT_S: Final = 20.0
+NOT_ASKED: Final = "not asked; --ask sends a job"
 
 
-def status(context: Context, config: Config, *, as_json: bool) -> int:
-    """Print how *config*'s endpoint stands; return 0, or 1 if there is none."""
+def status(context: Context, config: Config, *, as_json: bool, ask: bool) -> int:
+    """Print how *config*'s endpoint stands; return 0, or 1 if there is none.
+
+    ask: have a worker say who it is, which keeps one that is paid for from going idle.
+    """
     secrets = {name: context.environ.get(name, "").strip() for name in config.secrets}
     plan = make_plan(context.api, config, secrets=secrets, endpoint_id=context.endpoint_id)
     if plan.endpoint is None:
         context.console.say("{}" if as_json else f"no endpoint is called {config.name}; `apply` creates it")
         return 1
-    report = _report(context, config, plan, plan.endpoint)
+    for note in plan.notes:
+        context.console.note(f"! {note}")
+    report = _report(context, config, plan, plan.endpoint, ask=ask)
     if as_json:
         context.console.say(json.dumps(report, indent=2))
     else:
@@ -41,7 +47,7 @@ def status(context: Context, config: Config, *, as_json: bool) -> int:
     return 0
 
 
-def _report(context: Context, config: Config, plan: Plan, endpoint: Json) -> dict[str, Any]:
+def _report(context: Context, config: Config, plan: Plan, endpoint: Json, *, ask: bool) -> dict[str, Any]:
     releases = context.api.releases(endpoint["id"])
     now = standing(context.api, endpoint["id"])
     unset = {f"{ENV}{name}" for name in config.secrets if not context.environ.get(name, "").strip()}
@@ -51,8 +57,8 @@ def _report(context: Context, config: Config, plan: Plan, endpoint: Json) -> dic
         "workers": {**now.counts, "stale": now.stale},
         "hint": now.hint,
         "rollout": rollout_line(releases),
-        "health": _jobs(context, endpoint),
-        "identity": _identity(context, endpoint, has_worker=now.fresh_and_ready > 0),
+        "health": _jobs(context, endpoint) if ask or config.is_queue else None,
+        "identity": _identity(context, endpoint, now) if ask else Match(None, NOT_ASKED).as_json(),
         "drift": [str(change) for change in plan.changes if change.field not in unset],
         "releases": [
             {"version": each.get("version"), "createdAt": each["createdAt"], "fields": _fields(each)}
@@ -78,9 +84,9 @@ def _jobs(context: Context, endpoint: Json) -> Any:
         return {"error": failed.message}
 
 
-def _identity(context: Context, endpoint: Json, *, has_worker: bool) -> dict[str, Any]:
-    """Return who answers; a worker is asked only where one is ready, so that looking costs nothing."""
-    if not has_worker:
+def _identity(context: Context, endpoint: Json, now: Standing) -> dict[str, Any]:
+    """Return who answers; a worker is asked only where one is ready, so that asking starts none."""
+    if not now.fresh_and_ready:
         return Match(None, "no worker is ready to be asked").as_json()
     caller = caller_of(context.api, endpoint, key=key_of(context.environ), poll_s=context.poll_s)
     try:

@@ -77,7 +77,8 @@ class Deploy:
 
     def arguments(self, command: str, *flags: str) -> list[str]:
         """The command line for the environment's file, with short waits."""
-        waits = ["--wait-s", "8", "--poll-s", "0.05", "--api-url", self.api.url]
+        waits = [] if command == "destroy" else ["--wait-s", "8", "--poll-s", "0.05"]
+        waits += ["--api-url", self.api.url]
         records = [] if command == "smoke" else ["--records", str(self.folder / "records")]
         return [command, str(self.folder / "production.toml"), *waits, *records, *flags]
 

@@ -61,6 +61,54 @@ def test_faults_are_lines_and_no_traceback():
     )
 
 
+SECONDS = [
+    ("--wait-s", ["0", "604800"], ["-0.1", "604801", "inf", "nan", "soon"]),
+    ("--poll-s", ["0.01", "3600"], ["0", "-1", "3601", "nan"]),
+]
+
+
+@pytest.mark.parametrize(("flag", "good", "bad"), SECONDS)
+def test_seconds(flag, good, bad, capsys):
+    """A wait has bounds, and what is none ends with the flag's name."""
+    for text in good:
+        parser().parse_args(["apply", "production", flag, text])
+    for text in bad:
+        with pytest.raises(SystemExit):
+            parser().parse_args(["apply", "production", f"{flag}={text}"])
+        assert f"argument {flag}: give " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["rpa_two\nlines", "rpa_ü", "rpa two"])
+def test_a_key_that_no_header_can_hold(deploy, api, monkeypatch, key):
+    """It is told at once, and not sent."""
+    monkeypatch.setenv("RUNPOD_API_KEY", key)
+    done = deploy.apply()
+
+    assert (done.status, api.requests) == (1, [])
+    assert "error: the API key or token has a space, a line break or a sign that is not ASCII" in done.err
+
+
+def test_a_log_that_takes_ascii_only(deploy, api, worker):
+    """Ticks become question marks, and the deployment goes on."""
+    done = subprocess.run(
+        deploy.command(*deploy.arguments("apply", "--yes")),
+        cwd=ROOT,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"? identity as expected" in done.stdout
+
+
+def test_a_summary_that_cannot_be_written_is_told_first(deploy, api):
+    """Before anything is sent."""
+    done = deploy.apply("--summary", str(deploy.folder / "no" / "such" / "file"))
+
+    assert (done.status, api.changes) == (1, [])
+    assert "error: the summary cannot be written: No such file or directory" in done.err
+
+
 class Terminal(io.StringIO):
     """What a terminal is to a program."""
 

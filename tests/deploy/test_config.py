@@ -96,6 +96,8 @@ FAULTS = [
     ("data_centers", ["US-TX-3"], "data_centers: the volume is in EU-RO-1, where alone"),
     ("env.IMAGE_DIGEST", "x", "env.IMAGE_DIGEST: set by this command; the key is image"),
     ("env.WORKER_TOKEN", "x", "env.WORKER_TOKEN: a secret; name it in `secrets`"),
+    ("env.HF_TOKEN", "x", "env.HF_TOKEN: a secret; name it in `secrets`"),
+    ("env.AWS_ACCESS_KEY_ID", "x", "env.AWS_ACCESS_KEY_ID: a secret; name it in `secrets`"),
     ("env.A B", "x", "env.A B: string should match pattern"),
     ("secrets", ["EMBEDDING_HMAC_SECRET"] * 2, "EMBEDDING_HMAC_SECRET stands there twice"),
     ("secrets", ["EMBEDDING_HMAC_SECRET", "RUNPOD_LOG_LEVEL"], "it is in `secrets` too"),
@@ -146,6 +148,24 @@ def test_all_faults_are_told_together():
 def test_variables_may_be_numbers(value, text):
     """TOML's numbers and booleans become what the worker reads."""
     assert parse(changed("env.ALLOW_DEMO_MODEL", value), source="f").env["ALLOW_DEMO_MODEL"] == text
+
+
+@pytest.mark.parametrize("name", ["AUTH_MIN_VERSION", "MAX_TOKENS", "CLIP_KEYS", "RUNPOD_LOG_LEVEL"])
+def test_what_is_no_secret_may_stand_there(name):
+    """Names of settings that only sound like a secret's are taken."""
+    assert parse(changed(f"env.{name}", "1"), source="f").env[name] == "1"
+
+
+def test_flags_meet_any_file(tmp_path):
+    """What should be a table and is none is told as without a flag; two scalings are one too many."""
+    path = tmp_path / "e.toml"
+    path.write_text("workers = 3\n" + CONFIG, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"workers: input should be a valid"):
+        read(str(path), {"workers.max": 2})
+    path.write_text(CONFIG, encoding="utf-8")
+    with pytest.raises(ConfigError, match="scaling: give exactly one of"):
+        read(str(path), {"scaling.request_count": 2, "scaling.queue_delay_s": 9})
+    assert read(str(path), {"scaling.request_count": 2}).scaling.queue_delay_s is None
 
 
 def test_an_open_worker_needs_no_secret():

@@ -273,7 +273,15 @@ def test_addresses(endpoint, urls):
     assert urls.items() <= urls_of(endpoint).items()
 
 
-@pytest.mark.parametrize("flags", [(), ("--endpoint-id", "e", "--url", "http://127.0.0.1:1")])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("--endpoint-id", "e", "--url", "http://127.0.0.1:1"),
+        ("production", "--url", "http://127.0.0.1:1"),
+        ("production", "--endpoint-id", "e", "--url", "http://127.0.0.1:1"),
+    ],
+)
 def test_something_must_be_named(deploy, flags):
     """`smoke` needs exactly one of an environment, an id and a URL."""
     assert "hint: give one of ENV, --endpoint-id ID and --url URL" in deploy.main("smoke", *flags).err

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.deploy.conftest import NEW, OLD
+from tests.deploy.conftest import CONFIG, NEW, OLD, VOLUME
+from tests.management_api import rate_limited
 
 
 def test_nothing_is_there(deploy, api):
@@ -17,7 +18,7 @@ def test_nothing_is_there(deploy, api):
 def test_as_applied(deploy, api, worker):
     """Endpoint, workers, jobs, identity, releases and records, and no drift."""
     deploy.apply("--workers-min", "1")
-    report = json.loads(deploy("status", "--json").out)
+    report = json.loads(deploy("status", "--json", "--ask").out)
 
     assert report["endpoint"]["image"] == OLD
     assert report["workers"] == {
@@ -40,5 +41,26 @@ def test_drift_is_told_and_looking_changes_nothing(deploy, api, worker, monkeypa
     assert done.status == 0
     assert f"drift       ~ image: {NEW} -> {OLD}" in done.out
     assert "EMBEDDING_HMAC_SECRET" not in done.out
-    assert "no worker is ready to be asked" in done.out
     assert len(api.changes) == before
+
+
+def test_looking_wakes_and_keeps_no_worker(deploy, api, worker):
+    """No job is sent unless --ask is given, and then only where a worker is ready."""
+    deploy.apply()
+    jobs = len(worker)
+
+    assert '"identityMismatchReason": "not asked; --ask sends a job"' in deploy("status").out
+    assert "no worker is ready to be asked" in deploy("status", "--ask").out
+    assert len(worker) == jobs
+
+
+def test_json_is_all_that_stdout_gets(deploy, api, worker):
+    """What is said of waits and of the file goes to stderr."""
+    deploy.write(CONFIG + VOLUME.replace("20", "40"))
+    deploy.apply()
+    deploy.write(CONFIG + VOLUME)
+    api.fail_next("GET /v2/serverless", rate_limited(2))
+    done = deploy("status", "--json")
+
+    assert json.loads(done.out)["drift"] == []
+    assert "trying again in 2 s\n! volume.size_gb: weights has 40 GB" in done.err
