@@ -13,8 +13,11 @@ from deploy.plan import find_endpoint, find_volume
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deploy.api import Json
     from deploy.config import Config
+    from deploy.console import Console
     from deploy.context import Context
 
 
@@ -75,13 +78,14 @@ def _is_agreed(context: Context, name: str) -> bool:
 
 def _delete(context: Context, endpoint: Json | None, volume: Json | None) -> int:
     if endpoint:
-        context.console.state = f"endpoint {endpoint['id']} may or may not be deleted; run the command again"
-        was_there = context.api.delete_endpoint(endpoint["id"])
-        context.console.say(f"endpoint {endpoint['id']} {'is deleted' if was_there else 'was gone already'}")
+        _delete_one(context.console, f"endpoint {endpoint['id']}", context.api.delete_endpoint, endpoint)
     if volume:
-        context.console.state = f"network volume {volume['id']} may or may not be deleted"
-        was_there = context.api.delete_volume(volume["id"])
-        context.console.say(
-            f"network volume {volume['id']} {'is deleted' if was_there else 'was gone already'}"
-        )
+        _delete_one(context.console, f"network volume {volume['id']}", context.api.delete_volume, volume)
     return 0
+
+
+def _delete_one(console: Console, name: str, delete: Callable[[str], bool], what: Json) -> None:
+    with console.changing(f"{name} may or may not be deleted") as did:
+        told = f"{name} {'is deleted' if delete(what['id']) else 'was gone already'}"
+        did(told)
+    console.say(told)

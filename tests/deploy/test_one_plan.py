@@ -145,6 +145,16 @@ def test_an_error_says_what_was_done_before(deploy, api):
     assert outcomes(deploy) == ["refused"]
 
 
+@pytest.mark.usefixtures("worker")
+def test_what_was_deleted_before_a_refusal_is_told(deploy, api):
+    """The endpoint is gone, though its volume could not be deleted."""
+    deploy.write(CONFIG + VOLUME)
+    deploy.apply()
+    api.fail_next("DELETE /v2/network-volumes/{id}", refused(400, "no"))
+
+    assert deploy("destroy", "--yes", "--volume").err.endswith("\nstate: endpoint endpoint2 is deleted\n")
+
+
 def test_missing_credentials_are_told_before_anything_is_made(deploy, api, monkeypatch):
     """No volume is paid for by an apply that cannot succeed."""
     monkeypatch.setenv("REGISTRY_PASSWORD", "")
