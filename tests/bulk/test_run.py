@@ -112,7 +112,7 @@ def test_ctrl_c(sources, platform):
         (("b.txt", "--out", "o.npy", "--local"), "error: SOURCE b.txt is not there"),
         (
             ("a.txt", "--out", "o.npy"),
-            "error: no worker is named: give --url, --endpoint or --local",
+            "error: no worker is named: give --url, --endpoint or --local; without them ",
         ),
         (
             ("a.txt", "--out", "o.npy", "--endpoint", "abc"),
@@ -120,7 +120,7 @@ def test_ctrl_c(sources, platform):
         ),
         (
             ("a.txt", "--out", "o.npy", "--url", "example.org"),
-            "error: --url must be an address",
+            "error: --url must be an address that begins with https:// or http://, ",
         ),
         (("a.txt", "--out", "o.npy", "--local"), "error: --local: no model is chosen"),
         (
