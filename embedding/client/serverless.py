@@ -11,6 +11,7 @@ costs money, and changes nothing. A caller that is killed cannot cancel, so a jo
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,7 @@ LONGEST_POLL_S: Final = 2.0
 CANCEL_S: Final = 5.0
 FINAL: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"})
 NOT_FOUND, TOO_LARGE = 404, 413
+_LOG: Final = logging.getLogger(__name__)
 REFUSALS: Final = {
     401: "RunPod refuses the API key",
     403: "RunPod refuses the API key for this endpoint",
@@ -72,6 +74,7 @@ class ServerlessTransport:
                 pause_s = attempts.pause_s(sent)
                 if not failure.retryable or pause_s is None:
                     raise
+                _LOG.info("%s; trying again", failure)
             await asyncio.sleep(pause_s)
 
     async def health(self) -> Any:
@@ -122,8 +125,11 @@ class ServerlessTransport:
 
     async def _polled(self, standing: Any, job_id: str, attempts: Attempts) -> Any:
         """Return how the job has ended. Raises Unreachable if it has not when the time is over."""
-        pause_s = FIRST_POLL_S
+        pause_s, told = FIRST_POLL_S, ""
         while (status := _field(standing, "status")) not in FINAL:
+            if status != told:
+                _LOG.info("the job is %s", status)
+                told = status
             if attempts.left_s <= pause_s:
                 raise Unreachable(_late(status, self._timeout_s))
             await asyncio.sleep(pause_s)

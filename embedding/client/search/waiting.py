@@ -1,4 +1,7 @@
-"""What a command that waits for a worker tells meanwhile: nothing at first, then each attempt that failed."""
+"""What a command that waits for a worker tells meanwhile: nothing at first, then what the client logs.
+
+That is each attempt that failed, and how a job of the queue stands.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,11 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from embedding.client import wire
-
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LOGGER: Final = "embedding.client"
 SILENT_S: Final = 1.5  # who gets an answer within it need not hear of a failed attempt
 
 
@@ -44,8 +46,8 @@ class _Waits(logging.Handler):
 
 @contextmanager
 def telling_of_waits() -> Iterator[None]:
-    """Tell on stderr, from a moment on, what the client tries again within."""
-    log, waits = logging.getLogger(wire.__name__), _Waits()
+    """Tell on stderr, from a moment on, what the client waits for within."""
+    log, waits = logging.getLogger(LOGGER), _Waits()
     before = log.level
     log.addHandler(waits)
     log.setLevel(logging.INFO)

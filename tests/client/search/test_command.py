@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from embedding.__main__ import main
-from embedding.client import wire
 from embedding.client.search import waiting
 from scripts.demo_model.draw import Scene, draw
 from tests.client.scripted import Answer, scripted
@@ -182,13 +181,29 @@ def test_who_waits_is_told(silent_s, search, tmp_path, monkeypatch, short_pauses
     assert out
 
 
-def test_nobody_is_told_afterwards(search, tmp_path, capsys):
+def test_who_waits_in_the_queue_is_told(search, tmp_path, monkeypatch, short_pauses):
+    """A job that no worker has taken yet is told of, as is one that failed and is sent again."""
+    monkeypatch.setattr(waiting, "SILENT_S", 0)
+    path = write_parquet(tmp_path / "v.parquet", ["a"], some_vectors(1, 4), fingerprint="f" * 16)
+    queued, failed = {"id": "job-1", "status": "IN_QUEUE"}, {"id": "job-1", "status": "FAILED"}
+    failed |= {"error": "OVERLOADED: the worker is full", "output": {"retryable": True}}
+    with scripted() as script:
+        monkeypatch.setenv("RUNPOD_API_KEY", "a-key-of-nobody")
+        monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", f"{script.url}/v2")
+        script.answers = [Answer(200, queued, delay_s=0.2), Answer(200, queued), Answer(200, failed)]
+        status, _, err = search(path, "x", where=("--endpoint", "x1"))
+
+    told = ["the job is IN_QUEUE", "OVERLOADED: the worker is full; trying again"]
+    assert (status, err.splitlines()) == (0, told)
+
+
+def test_nobody_is_told_afterwards(search):
     """A search leaves no handler behind."""
-    before = logging.getLogger(wire.__name__).handlers[:]
+    before = logging.getLogger(waiting.LOGGER).handlers[:]
     search("v.parquet", "x")
 
-    assert logging.getLogger(wire.__name__).handlers == before
-    assert not logging.getLogger(wire.__name__).isEnabledFor(logging.INFO)
+    assert logging.getLogger(waiting.LOGGER).handlers == before
+    assert not logging.getLogger(waiting.LOGGER).isEnabledFor(logging.INFO)
 
 
 @pytest.mark.parametrize(("top", "allowed"), [(0, False), (1, True), (1000, True), (1001, False)])
