@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from embedding.errors import InvalidInput, Overloaded
+from embedding.operator.child import running
 
 
 if TYPE_CHECKING:
@@ -25,35 +26,25 @@ async def gpu_info(environment: Mapping[str, str], *, timeout_s: float = TIMEOUT
     Raises InvalidInput where there is none or it fails, and Overloaded if it does not end in *timeout_s*.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
-            "nvidia-smi",
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    except OSError:
-        raise InvalidInput(NO_GPU) from None
-    try:
-        async with asyncio.timeout(timeout_s):
-            output = await _read(process)
-            status = await process.wait()
+        async with (
+            running("nvidia-smi", environment=environment, stderr=asyncio.subprocess.STDOUT) as child,
+            asyncio.timeout(timeout_s),
+        ):
+            output = await _read(child.output)
+            status = await child.process.wait()
     except TimeoutError:
         raise Overloaded(f"gpu_info: nvidia-smi did not end within {timeout_s:g} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    except OSError:
+        raise InvalidInput(NO_GPU) from None
     if status:
         log.warning("nvidia-smi ended with status %d: %s", status, output)
         raise InvalidInput(f"{NO_GPU} that works: it ended with status {status}")
     return output
 
 
-async def _read(process: asyncio.subprocess.Process) -> str:
-    """Return the first MAX_OUTPUT_BYTES that *process* writes; the rest is read and dropped."""
-    assert process.stdout is not None
+async def _read(output: asyncio.StreamReader) -> str:
+    """Return the first MAX_OUTPUT_BYTES that are written; the rest is read and dropped."""
     kept = bytearray()
-    while chunk := await process.stdout.read(MAX_OUTPUT_BYTES):
+    while chunk := await output.read(MAX_OUTPUT_BYTES):
         kept += chunk[: MAX_OUTPUT_BYTES - len(kept)]
     return kept.decode("utf-8", "backslashreplace")

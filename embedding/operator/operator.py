@@ -52,6 +52,7 @@ class Operator:
     def __init__(self, terms: OperatorTerms) -> None:
         """Keep *terms*."""
         self.terms = terms
+        self._asking: asyncio.Task[str] | None = None
         self._threads = ThreadPoolExecutor(LIST_THREADS, "list files")
         self._downloads = (
             Downloads(Path(terms.model_roots[-1]), terms.environment) if terms.model_roots else None
@@ -69,8 +70,22 @@ class Operator:
             return told | await self._download(request, report)
         return told | await self._gpu_info(request)
 
+    def stop(self) -> None:
+        """End what may take longer than a worker has to end."""
+        if self._downloads is not None:
+            self._downloads.stop()
+
     async def _gpu_info(self, _request: GpuInfoRequest) -> dict[str, Any]:
-        return {"gpu_info": await gpu_info(self.terms.environment)}
+        """Ask nvidia-smi, once for all who ask meanwhile."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(gpu_info(self.terms.environment))
+            self._asking.add_done_callback(self._asked)
+        return {"gpu_info": await asyncio.shield(self._asking)}
+
+    def _asked(self, task: asyncio.Task[str]) -> None:
+        self._asking = None
+        if not task.cancelled():
+            task.exception()  # nobody may be left to ask for it
 
     async def _list(self, request: ListFilesRequest) -> dict[str, Any]:
         roots, limit, offset = self.terms.list_roots, request.limit, request.offset

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from embedding.contract.operator import GpuInfoRequest
 from embedding.errors import InvalidInput, Overloaded
+from embedding.operator import child
 from embedding.operator.gpu import MAX_OUTPUT_BYTES, NO_GPU, gpu_info
 from embedding.operator.operator import Operator, OperatorTerms
 
@@ -69,6 +72,56 @@ def test_one_that_hangs(nvidia_smi, tmp_path):
     assert time.monotonic() - started_s < 5
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize("script", ["sleep 60; true", "sleep 60 & exit 0", "sleep 60 & exec yes"])
+def test_what_it_starts(nvidia_smi, tmp_path, script):
+    """A process that it started, and that holds its output, ends with it and holds up nobody."""
+    environment = nvidia_smi(f"echo $$ > {tmp_path / 'group'}; {script}")
+    started_s = time.monotonic()
+
+    with pytest.raises(Overloaded):
+        asyncio.run(gpu_info(environment, timeout_s=0.3))
+    assert time.monotonic() - started_s < 2
+    group = int((tmp_path / "group").read_text())
+    assert not _lives(group)
+
+
+def test_one_that_cannot_be_killed(nvidia_smi, monkeypatch):
+    """One that the system does not let go is left to itself after a while."""
+    monkeypatch.setattr(child, "LAST_S", 0.2)
+    monkeypatch.setattr(child.os, "killpg", lambda *_: None)
+    started_s = time.monotonic()
+
+    with pytest.raises(Overloaded):
+        asyncio.run(gpu_info(nvidia_smi("exec sleep 3"), timeout_s=0.2))
+    assert time.monotonic() - started_s < 2
+
+
+def test_asked_by_many_at_once(nvidia_smi, tmp_path):
+    """It runs once for all who ask meanwhile, though the first of them leaves."""
+    environment = nvidia_smi(f"echo x >> {tmp_path / 'runs'}; sleep 0.3")
+    operator = Operator(OperatorTerms(True, (), (), None, environment))
+
+    async def scenario():
+        asked = [asyncio.ensure_future(operator.run(_request(), None)) for _ in range(9)]
+        await asyncio.sleep(0.1)
+        asked[0].cancel()
+        await asyncio.gather(*asked[1:])
+        await operator.run(_request(), None)
+
+    asyncio.run(scenario())
+    assert (tmp_path / "runs").read_text() == "x\nx\n"
+
+
+def _lives(group):
+    """Whether any process of *group* runs; the dead may not have been collected yet."""
+    states = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            states += [fields[0]] if int(fields[2]) == group else []
+    return any(state != "Z" for state in states)
 
 
 def _request(**fields):
