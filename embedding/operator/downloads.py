@@ -1,8 +1,9 @@
 """Models for the volume as a job asks for them: each by a process of its own, told of as it goes.
 
 The process is `python -m embedding download`, so the worker's memory and its speed stay with its jobs:
-open_clip alone takes a gigabyte. A job that is cancelled, or out of time, ends it; what it fetched stays on
-the volume. One such job runs at a time.
+open_clip alone takes a gigabyte. A job that is cancelled, or out of time, ends it, and so does the worker's
+own end; what it fetched stays on the volume. One such job runs at a time. A job that asks for the same
+meanwhile, as one does that the platform delivers twice, gets the same answer, and reports nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import asyncio
 import json
 import sys
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import embedding
 from embedding.errors import DownloadError, InvalidInput, Overloaded, WorkerError
+from embedding.operator.child import running
 
 
 if TYPE_CHECKING:
@@ -29,15 +31,21 @@ if TYPE_CHECKING:
 JOB_TIMEOUT_S: Final = 86_400.0  # the longest execution timeout of the platform; that is what ends it before
 REPORT_S: Final = 2.0
 END_S: Final = 5.0  # to let go of its lease after SIGTERM
+STOPPING: Final = "the worker is stopping; what came is kept"
+ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # torch's; the others are the jobs'
 _ENDED: Final = "the download ended unexpectedly; the worker's log says why, and what came is kept: try again"
+_EVENTS: Final = ("progress", "done", "failed")
 
 
 class Downloads:
     """Downloads to the folder *root*, by processes with *environment*."""
 
     def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
-        self._root, self._environment = root, environment
-        self._is_busy = False
+        self._root = root
+        self._environment = {**environment, **ONE_THREAD}
+        self._task: asyncio.Task[list[dict[str, Any]]] | None = None
+        self._wanted: Sequence[ModelName] = ()
+        self._is_stopping = False
 
     async def run(
         self, models: Sequence[ModelName], report: Report | None, *, timeout_s: float = JOB_TIMEOUT_S
@@ -45,11 +53,42 @@ class Downloads:
         """Return what became of each of *models*, in order; *report* is awaited with how far they are.
 
         Nothing is reported after the return. Raises the WorkerError of the first that fails, and Overloaded
-        while another job downloads, or after *timeout_s*.
+        while another job downloads others, after *timeout_s*, or when the worker stops.
         """
-        if self._is_busy:
+        if self._is_stopping:
+            raise Overloaded(STOPPING)
+        is_first = self._task is None
+        if not is_first and models != self._wanted:
             raise Overloaded("another job downloads models on this worker; try again when it is done")
-        self._is_busy = True
+        if self._task is None:
+            self._wanted = models
+            self._task = asyncio.create_task(self._all(models, report, timeout_s))
+            self._task.add_done_callback(self._is_over)
+        task = self._task
+        try:
+            await asyncio.wait([task])
+        finally:
+            if is_first and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+        if task.cancelled():
+            raise Overloaded(STOPPING if self._is_stopping else "the job that downloaded this was cancelled")
+        return task.result()
+
+    def stop(self) -> None:
+        """End the download that runs, and begin no other: the worker ends."""
+        self._is_stopping = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _is_over(self, task: asyncio.Task[list[dict[str, Any]]]) -> None:
+        self._task = None
+        if not task.cancelled():
+            task.exception()  # nobody may be left to ask for it
+
+    async def _all(
+        self, models: Sequence[ModelName], report: Report | None, timeout_s: float
+    ) -> list[dict[str, Any]]:
         try:
             async with asyncio.timeout(timeout_s):
                 return [
@@ -57,8 +96,6 @@ class Downloads:
                 ]
         except TimeoutError:
             raise Overloaded(f"the downloads took longer than {timeout_s:g} s; what came is kept") from None
-        finally:
-            self._is_busy = False
 
     async def _one(self, model: ModelName, place: int, count: int, report: Report | None) -> dict[str, Any]:
         last: dict[str, Any] = {}
@@ -78,34 +115,32 @@ class Downloads:
 
     async def _lines(self, model: ModelName) -> AsyncGenerator[dict[str, Any], None]:
         """Run the process; yield the objects that it writes."""
-        process = await asyncio.create_subprocess_exec(
+        command = (
             *(sys.executable, "-m", "embedding", "download", "--json", f"--root={self._root}"),
             *(f"--model={model.model}", f"--pretrained={model.pretrained}"),
-            cwd=Path(embedding.__file__).parents[1],
-            env=self._environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
         )
-        assert process.stdout is not None
-        try:
-            async for line in process.stdout:
-                yield json.loads(line)
-            await process.wait()
-        finally:
-            await _end(process)
+        folder = Path(embedding.__file__).parents[1]
+        async with running(*command, environment=self._environment, folder=folder, grace_s=END_S) as child:
+            while line := await _line(child.output):
+                if (told := _object(line)).get("event") in _EVENTS:
+                    yield told
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End *process*, if it still runs: by SIGTERM, and by SIGKILL where that is not enough."""
-    with suppress(ProcessLookupError, TimeoutError):
-        if process.returncode is None:
-            process.terminate()
-            async with asyncio.timeout(END_S):
-                await process.wait()
-    with suppress(ProcessLookupError):
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+async def _line(output: asyncio.StreamReader) -> bytes:
+    """Return the next line, without what it is if it is too long to be told; empty at the end."""
+    try:
+        return await output.readline()
+    except ValueError:
+        return b"\n"
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """Return the object that *line* is; an empty one if it is something else, or was cut off."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _fault(last: dict[str, Any], where: str) -> WorkerError:

@@ -24,7 +24,7 @@ from embedding.contract.operator import ModelName
 from embedding.contract.signatures import sign_v3
 from embedding.errors import DownloadError, InvalidInput, Overloaded
 from embedding.model.folder import WEIGHTS_NAME
-from embedding.operator.downloads import Downloads
+from embedding.operator.downloads import END_S, STOPPING, Downloads
 from tests.loopback import JobRecord, LoopbackRunPod
 from tests.model.folders import NO_OPEN_CLIP, open_clip
 from tests.model.hub import Hub, running_hub
@@ -192,6 +192,15 @@ class TestStory:
             assert np.dot(served, expected) >= 0.9995
 
 
+def collect(told):
+    """Return what takes reports into the list *told*."""
+
+    async def report(each):
+        told.append(each)
+
+    return report
+
+
 class TestProcess:
     """The process that works for a job."""
 
@@ -215,7 +224,7 @@ class TestProcess:
             job = asyncio.ensure_future(downloads.run([MODEL], None))
             await asyncio.to_thread(hub.held.wait, 60)
             with pytest.raises(Overloaded, match="another job downloads models on this worker"):
-                await downloads.run([MODEL], None)
+                await downloads.run([MODEL, MODEL], None)
             job.cancel()
             await asyncio.wait([job])
             assert job.cancelled()
@@ -223,6 +232,57 @@ class TestProcess:
         asyncio.run(scenario())
         assert not (tmp_path / "models/.download/org--name.lease").exists()
         assert list((tmp_path / "models").rglob("*.part"))
+
+    def test_wanted_twice(self, hub, downloads):
+        """A job that asks for the same gets the same answer, and no report of its own, nor one after it."""
+        hub.altered[WEIGHTS_NAME] = b"x" * 30_000_000
+        told, other = [], []
+
+        async def scenario():
+            jobs = [asyncio.ensure_future(downloads.run([MODEL], collect(each))) for each in (told, other)]
+            await asyncio.to_thread(hub.held.wait, 60)
+            hub.go_on.set()
+            faults = await asyncio.gather(*jobs, return_exceptions=True)
+            count = len(told)
+            await asyncio.sleep(0.2)
+            assert len(told) == count
+            return faults
+
+        first, second = asyncio.run(scenario())
+        assert isinstance(first, DownloadError) and second is first
+        assert told and not other
+
+    def test_the_worker_stops(self, hub, downloads):
+        """A worker that stops ends the download and says so to all who wait, and begins no other."""
+
+        async def scenario():
+            jobs = [asyncio.ensure_future(downloads.run([MODEL], None)) for _ in range(2)]
+            await asyncio.to_thread(hub.held.wait, 60)
+            downloads.stop()
+            faults = await asyncio.gather(*jobs, downloads.run([MODEL], None), return_exceptions=True)
+            assert [(type(each), each.message) for each in faults] == [(Overloaded, STOPPING)] * 3
+
+        started_s = time.monotonic()
+        asyncio.run(scenario())
+        assert time.monotonic() - started_s < END_S
+
+    @pytest.mark.parametrize(
+        "script",
+        [
+            "echo a library prints; echo 5",
+            "head -c 70000 /dev/zero; echo",
+            'printf \'{"event":"progr\'; kill -9 $$',
+        ],
+        ids=["words", "a long line", "a line cut off"],
+    )
+    def test_what_is_no_line_of_it(self, downloads, monkeypatch, tmp_path, script):
+        """Whatever else stands among its lines is passed over."""
+        stub = tmp_path / "python"
+        stub.write_text(f"#!/bin/sh\n{script}\n")
+        stub.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(stub))
+        with pytest.raises(DownloadError, match="ended unexpectedly"):
+            asyncio.run(downloads.run([MODEL], None))
 
     def test_ends_in_time(self, downloads):
         """One that is out of time is told so, and the next may begin."""
