@@ -4,17 +4,24 @@
     {"event": "done", "status": "downloaded|present", "folder", "size_bytes", "fetched_bytes", …}
     {"event": "failed", "code", "message", "retryable"}
 
-The last line is `done` or `failed`. Messages hold no path, since a caller of the worker reads them.
+The last line is `done` or `failed`. Messages hold no path, since a caller of the worker reads them. For the
+worker it is also the first to wait for the processor and the first that the kernel kills for memory, so that
+jobs are neither slower nor lost, and it ends when the worker does.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import json
 import logging
+import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -25,8 +32,6 @@ from embedding.operator.download import Download
 
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from embedding.operator.download import Outcome
 
 TELL_S: Final = 0.5
@@ -34,6 +39,10 @@ NAMING: Final = (
     "--model must be a name of open_clip, ViT-B-32 say, with --pretrained for its tag, openai say; "
     "or hf-hub:organisation/name, without --pretrained"
 )
+STDOUT, STDERR, FIRST_FREE = 1, 2, 3
+PR_SET_PDEATHSIG: Final = 1  # of linux/prctl.h
+LEAST_PRIORITY: Final = 19
+FIRST_TO_DIE: Final = "1000"  # of /proc/PID/oom_score_adj
 _MEGABYTE: Final = 1_000_000
 
 
@@ -46,7 +55,7 @@ def run(model: str, pretrained: str, root: Path, *, as_json: bool) -> int:
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     lines = _Lines() if as_json else _Words()
     if as_json:
-        sys.stdout = sys.stderr  # what libraries print is for the log
+        _come_last()
     else:
         logging.getLogger("embedding").setLevel(logging.INFO)
     try:
@@ -57,6 +66,15 @@ def run(model: str, pretrained: str, root: Path, *, as_json: bool) -> int:
         lines.failed(fault)
         return 1
     return 0
+
+
+def _come_last() -> None:
+    """Let the worker's jobs go first, and end with the worker."""
+    os.nice(LEAST_PRIORITY)
+    with suppress(OSError):  # another system
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_DIE, encoding="ascii")
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _download(model: str, pretrained: str, root: Path, lines: _Words) -> Outcome:
@@ -103,11 +121,15 @@ class _Words:
 
 
 class _Lines(_Words):
-    """Tell the worker, which reads a pipe; if it is gone, the pipe is broken, and this process ends."""
+    """Tell the worker, which reads a pipe; if it is gone, the pipe is broken, and this process ends.
+
+    What anything else prints goes to stderr, for the log.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._out = sys.stdout
+        self._out = os.fdopen(fcntl.fcntl(STDOUT, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE), "w", encoding="utf-8")
+        os.dup2(STDERR, STDOUT)
 
     def tell(self, phase: str, done_bytes: int, total_bytes: int, *, is_new: bool) -> None:  # noqa: ARG002
         """Write how far the phase is."""

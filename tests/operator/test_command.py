@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,17 @@ def test_interrupted(hub, tmp_path, number):
     assert (process.returncode, told) == (130, f"interrupted; {KEPT}\n")
     assert out == "downloading, 0 of 30 MB\n"
     assert sorted(path.name for path in (tmp_path / "models/.download").iterdir()) == ["org--name"]
+
+
+def test_it_comes_last(hub, tmp_path):
+    """Beside a worker it has the least of the processor, and is killed first where memory is short."""
+    hub.holds_at = 1_000_000
+    with start(hub, tmp_path / "models", "--json") as process:
+        assert hub.held.wait(30)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
+        assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "1000\n"
+        assert Path(f"/proc/{process.pid}/fd/1").readlink() == Path(f"/proc/{process.pid}/fd/2").readlink()
+        process.terminate()
 
 
 def test_fault(hub, tmp_path):
