@@ -127,6 +127,11 @@ class Actions:
             return await self._health(request)
         return await self._embed(request, authorize)
 
+    def stop(self) -> None:
+        """End what runs for longer than a worker has to end; its jobs are answered so."""
+        if self._operator is not None:
+            self._operator.stop()
+
     async def _operate(
         self, request: OperatorRequest, job_input: dict[str, Any], caller: _Caller, report: Report | None
     ) -> dict[str, Any]:

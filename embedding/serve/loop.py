@@ -62,7 +62,8 @@ class _Taken(NamedTuple):
 class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
     """The SDK's JobScaler with another `run`.
 
-    *config* holds `handler`, a coroutine function, and `concurrency_modifier`, which is asked once.
+    *config* holds `handler`, a coroutine function, `concurrency_modifier`, which is asked once, and perhaps
+    `on_stop`, which is called when no more jobs are to be taken.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -90,6 +91,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK has no types
         """Take no more jobs; `run` returns when those taken are finished."""
         super().kill_worker()
         self._changed.set()
+        if on_stop := self.config.get("on_stop"):
+            on_stop()
 
     async def stop_job(self, job_id: str) -> bool:
         """Cancel a running job; it posts no result. Return whether there was one."""

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def make_handler(actions: Actions, tell: Tell = SILENT, *, reports_progress: bool = False) -> Handler:
+def make_handler(actions: Actions, tell: Tell = SILENT, *, is_queue: bool = False) -> Handler:
     """Return the function that answers one job, `{"id": …, "input": {…}}`, and is counted by *tell*.
 
-    *reports_progress* says that there is a platform to be told how far a long job is.
+    *is_queue* says that jobs, and so their ids, come from the platform, which is told how far a long one is;
+    else the caller chooses the id, and it says nothing about whether a signed job was delivered before.
     It never raises, but for the cancellation that the SDK sends when a caller cancels the job.
     """
 
@@ -48,8 +49,8 @@ def make_handler(actions: Actions, tell: Tell = SILENT, *, reports_progress: boo
         job_input, job_id = job.get("input"), job.get("id")
         logs.job_id.set(job_id)
         try:
-            report = progress.reporter(job) if reports_progress else None
-            answer = await actions.run(job_input, job_id=job_id, report=report)
+            report = progress.reporter(job) if is_queue else None
+            answer = await actions.run(job_input, job_id=job_id if is_queue else None, report=report)
         except WorkerError as error:
             log.info("%s: %s", error.code, error.message)
             answer = failure_json(error, request_id_of(job_input))
@@ -71,10 +72,12 @@ def run_sdk(
     concurrency: int,
     check_device: Callable[[], object],
     job_loop: JobLoopName,
+    on_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Hand *handler* to RunPod's SDK, which takes jobs until the platform stops it.
 
-    With *job_loop* "event" it takes them by our loop (see `loop`), with "sdk" by its own.
+    With *job_loop* "event" it takes them by our loop (see `loop`), with "sdk" by its own. *on_stop* is called
+    when the platform stops it, by our loop alone: to end what the last jobs would wait for too long.
     In its local modes the SDK leaves by SystemExit: 0 if the one job succeeded, else 1. On the platform
     *check_device* runs before the first job; if it raises, the SDK reports the worker unhealthy and ends it.
     """
@@ -83,7 +86,9 @@ def run_sdk(
         _install_loop(runpod.__version__)
 
     runpod.serverless.register_fitness_check(check_device)
-    runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda _current: concurrency})
+    runpod.serverless.start(
+        {"handler": handler, "concurrency_modifier": lambda _current: concurrency, "on_stop": on_stop}
+    )
 
 
 def _install_loop(sdk_version: str) -> None:

@@ -73,6 +73,7 @@ class Worker:
             concurrency=self.settings.worker_concurrency,
             check_device=self.check_device,
             job_loop=self.settings.job_loop,
+            on_stop=self.actions.stop,
         )
         if not self.actions.is_healthy():
             self.tell.close(1)  # the platform gets 0, having been asked for a fresh worker
@@ -123,7 +124,7 @@ def _start(settings: Settings, arguments: Sequence[str], tell: Tell) -> Worker |
     actions = _actions(settings, _pipeline(settings, loading.engine, fetcher), access, operator)
     _report(chosen, loading, access)
     _let_the_collector_rest()
-    handler = queue.make_handler(actions, tell, reports_progress=chosen is Mode.QUEUE)
+    handler = queue.make_handler(actions, tell, is_queue=chosen is Mode.QUEUE)
     return Worker(settings, chosen, loading.engine, loading.golden, actions, handler, tell)
 
 

@@ -55,6 +55,7 @@ class Story:
     killed: JobRecord
     finished: JobRecord
     again: JobRecord
+    stopped: JobRecord
     other: list[dict[str, Any]]
     folder: Path
     vectors: list[list[float]] = field(default_factory=list)
@@ -114,7 +115,10 @@ def story(tmp_path_factory):
             platform.fail("job-done", 500)  # the first update has to be sent again, two seconds later
             again = platform.submit(signed({"action": "download_models", "models": [REPO]}))
             platform.wait(again)
-            told = Story(hub.files, hub, killed, finished, platform.record(again), other, folder)
+            sent, hub.sent = hub.sent, []
+            stopped = stop_at_work(platform, worker, hub, root)
+            hub.sent = sent
+            told = Story(hub.files, hub, killed, finished, platform.record(again), stopped, other, folder)
         hub.shutdown()
         hub.server_close()
         offline = settings(root, hub, CLIP_MODEL_NAME=REPO, HF_HUB_OFFLINE="1", ALLOW_DEMO_MODEL="0")
@@ -128,6 +132,20 @@ def story(tmp_path_factory):
             assert health.output["check"]["passed"], worker.tail()
             told.vectors = [result["embedding"] for result in batch.output["results"]]
         yield told
+
+
+def stop_at_work(platform, worker, hub, root):
+    """Stop the worker amid a download of what is there no more, and put it back."""
+    (root / "org--name").rename(root / "aside")
+    hub.held.clear()
+    hub.go_on.clear()
+    job = platform.submit(signed({"action": "download_models", "models": [REPO]}))
+    assert hub.held.wait(60), worker.tail()
+    worker.terminate()
+    platform.wait(job, 10)
+    assert worker.wait() == 0
+    (root / "aside").rename(root / "org--name")
+    return platform.record(job)
 
 
 def wait_for(condition, timeout_s=10):
@@ -185,6 +203,12 @@ class TestStory:
         assert [each["phase"] for each in story.again.progress] == ["verifying"]
         assert story.again.late_progress == ()
         assert story.again.results[0].body["output"]["models"][0]["status"] == "present"
+
+    def test_a_worker_that_stops(self, story):
+        """SIGTERM ends a download, and its job is told to come again."""
+        (result,) = story.stopped.results
+
+        assert result.body["error"] == f"OVERLOADED: {STOPPING}"
 
     def test_vectors(self, story):
         """Served by name from the volume alone, it gives open_clip's vectors, up to storing them in fp16."""
