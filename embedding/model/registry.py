@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,12 @@ def check_name(model_name: str) -> None:
     if model_name not in names:
         close = difflib.get_close_matches(model_name, names, n=3) or ["ViT-B-32", "ViT-L-14"]
         raise StartupError(f"{model_name} is not a model of open_clip; did you mean {', '.join(close)}?")
+
+
+def text_cfg_of(model_name: str) -> dict[str, Any]:
+    """Return what open_clip's config of *model_name*, one of its names, says of the text tower."""
+    config = json.loads((_package() / "model_configs" / f"{model_name}.json").read_text(encoding="utf-8"))
+    return dict(config["text_cfg"])
 
 
 def find_tag(model_name: str, pretrained: str) -> Tag:

@@ -125,9 +125,21 @@ def _find_named(source: ModelSource, model_name: str, pretrained: str) -> Weight
 def _find_prepared(source: ModelSource, model_name: str, pretrained: str) -> WeightsFolder | None:
     name = folder_name(model_name, pretrained)
     for root in (*source.roots, _assets_root()):
-        if exists(root / name):
-            return _checked(WeightsFolder(root / name, model_name, pretrained, "prepared"))
+        if not exists(root / name):
+            continue
+        found = _checked(WeightsFolder(root / name, model_name, pretrained, "prepared"))
+        if _is_of(found):
+            return found
+        log.warning("%s is passed over: its config says that it is another model", root / name)
     return None
+
+
+def _is_of(folder: WeightsFolder) -> bool:
+    """Whether the folder's config names the model that it is looked for, or none."""
+    made_of = read_config(folder.path).source
+    name = str(made_of.get("model_name", folder.model_name))
+    name = name if name.startswith(HUB_PREFIX) else name.replace("/", "-")
+    return (name, made_of.get("pretrained", folder.pretrained)) == (folder.model_name, folder.pretrained)
 
 
 def _find_cached(source: ModelSource, repo: str, model_name: str, pretrained: str) -> WeightsFolder | None:

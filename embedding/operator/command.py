@@ -83,8 +83,6 @@ def _download(model: str, pretrained: str, root: Path, lines: _Words) -> Outcome
         return Download(name.model, name.pretrained, root, lines.progress).run()
     except ValidationError:
         raise InvalidInput(NAMING) from None
-    except StartupError as fault:  # a name or tag that open_clip does not know
-        raise InvalidInput(str(fault)) from None
 
 
 class _Words:

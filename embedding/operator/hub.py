@@ -3,8 +3,9 @@
 huggingface_hub 2.4.0 writes each download into a file of its process alone and deletes that when it fails, so
 it starts anew; and it compares lengths only. Here what came is kept under the name of its content's digest,
 the hub is asked for the rest by huggingface_hub's own `http_get`, and the whole is compared with the digest
-that the hub tells: the SHA-256 of large files, git's SHA-1 of small ones. Under that name it lies where
-huggingface_hub's cache looks for it (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
+that the hub tells: the SHA-256 of large files, git's SHA-1 of small ones. What uses the files then finds them
+as in huggingface_hub's cache (https://huggingface.co/docs/huggingface_hub/guides/manage-cache) and is kept
+offline, so it cannot ask the hub for anything that was not compared.
 
 Two processes that write one file at once write the same bytes to the same places.
 """
@@ -17,10 +18,12 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Any
 
 import httpx2
-from huggingface_hub import HfApi, errors, hf_hub_url
+from huggingface_hub import HfApi, constants, errors, hf_hub_url
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils._headers import build_hf_headers
 
@@ -29,11 +32,13 @@ from embedding.model.folder import file_sha256, reason_of
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator
 
 _SHA256_DIGITS = 64
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # it becomes the name of a file
+_REVISION = re.compile(r"[0-9a-f]{40}")  # and this of a folder
+# What huggingface_hub raises beside its own errors, for an answer that it cannot read or an odd address.
+_FAULTS = (httpx2.InvalidURL, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 _FORBIDDEN = frozenset({401, 403, 404})
 
 
@@ -63,15 +68,38 @@ class Repository:
 
 
 def read_repository(repo: str) -> Repository:
-    """Ask the hub what *repo* holds. Raises DownloadError."""
+    """Ask the hub what *repo* holds, without what lies in folders. Raises DownloadError."""
     with _told(repo):
         about = HfApi().model_info(repo, files_metadata=True)
     files = {}
     for each in about.siblings or ():
         digest = each.lfs.sha256 if each.lfs else each.blob_id
-        if digest and _DIGEST.fullmatch(digest) and each.size is not None:
+        if "/" in each.rfilename or each.size is None:
+            continue
+        if digest and _DIGEST.fullmatch(digest):
             files[each.rfilename] = RemoteFile(each.rfilename, each.size, digest)
-    return Repository(repo, about.sha or "main", files)
+    if not about.sha or not _REVISION.fullmatch(about.sha):
+        raise DownloadError(f"the hub does not say which revision {repo} has")
+    return Repository(repo, about.sha, files)
+
+
+@contextmanager
+def offline(wanted: Iterable[tuple[Repository, RemoteFile]], blobs: Path) -> Iterator[None]:
+    """Let huggingface_hub find the files *wanted*, which lie in *blobs*, in the block, and nothing else."""
+    before = constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE
+    with TemporaryDirectory(prefix="hub-") as cache:
+        for repo, file in wanted:
+            folder = Path(cache) / f"models--{repo.name.replace('/', '--')}"
+            link = folder / "snapshots" / repo.revision / file.name
+            for each in (folder / "refs", link.parent):
+                each.mkdir(parents=True, exist_ok=True)
+            (folder / "refs" / "main").write_text(repo.revision, encoding="ascii")
+            link.symlink_to(blobs.absolute() / file.digest)
+        constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = cache, True  # read at each call
+        try:
+            yield
+        finally:
+            constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = before
 
 
 def bytes_here(file: RemoteFile, blobs: Path) -> int:
@@ -133,7 +161,7 @@ def _part(file: RemoteFile) -> str:
 
 
 @contextmanager
-def _told(repo: str) -> Iterator[None]:
+def _told(repo: str) -> Iterator[None]:  # noqa: C901  (a table)
     """Raise every fault of the block as a DownloadError that says what to do, without an address."""
     try:
         yield
@@ -152,6 +180,9 @@ def _told(repo: str) -> Iterator[None]:
     except (httpx2.HTTPError, ConnectionError) as exc:
         told = f"the hub cannot be reached, or breaks off, for {repo}; what came is kept: try again"
         raise DownloadError(told, retryable=True) from exc
+    except _FAULTS as exc:
+        told = f"the hub's client fails on {repo}; the worker's log says why, and what came is kept"
+        raise DownloadError(told) from exc
     except OSError as exc:
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
         told = "the volume is full" if full else f"{repo} could not be stored ({_plain(exc)}); try again"

@@ -2,32 +2,30 @@
 
 A lease is a file that only one can create. Its holder writes a count into it, once a second. Who waits reads
 it on a clock of its own, since the hosts' clocks differ: a count that stands still for SILENT_S is a dead
-holder's, and the lease is moved away, which again only one can do. `flock` does not reach across hosts on
-every volume, so it decides nothing between them; but on one host it tells at once that a holder is dead.
+holder's, and the lease is moved away, which again only one can do. Locks of the file system decide nothing:
+they do not reach across hosts on every volume.
 
-A holder that was only slow can lose its lease to another. It notices within a second and must stop; until
+A holder that was only slow can lose its lease to another. It notices when it next looks and must stop; until
 then two do the same work, which whoever uses a lease must bear.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 BEAT_S: Final = 1.0
-SILENT_S: Final = 15.0  # longer than a network volume stalls; the price of a killed worker on another host
+SILENT_S: Final = 15.0  # longer than a network volume stalls; the price of a host that is lost
 LOOK_S: Final = 0.3
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class LeaseLost(Exception):
@@ -35,12 +33,11 @@ class LeaseLost(Exception):
 
 
 class Lease:
-    """The right to do the work that *path* stands for, while it is held."""
+    """The right to do the work that *path* stands for, while it is held; *holder* names this one alone."""
 
     def __init__(self, path: Path, *, beat_s: float = BEAT_S, silent_s: float = SILENT_S) -> None:
         self._path, self._beat_s, self._silent_s = path, beat_s, silent_s
-        self._holder = uuid.uuid4().hex
-        self._lost, self._ended = threading.Event(), threading.Event()
+        self.holder = uuid.uuid4().hex
         self._beats = 0
 
     @contextmanager
@@ -50,32 +47,32 @@ class Lease:
         Raises OSError where the volume cannot be written.
         """
         descriptor = self._acquire(waiting)
-        self._lost, self._ended = threading.Event(), threading.Event()
-        beating = threading.Thread(target=self._beat, args=(descriptor,), name="lease", daemon=True)
+        ended = threading.Event()
+        beating = threading.Thread(target=self._beat, args=(descriptor, ended), name="lease", daemon=True)
         beating.start()
         try:
             yield
         finally:
-            self._ended.set()
+            ended.set()
             beating.join()
-            if self._read()[0] == self._holder:
-                self._path.unlink(missing_ok=True)
             os.close(descriptor)
+            if self._is_held():
+                self._path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise LeaseLost if another has taken the lease."""
-        if self._lost.is_set():
+        if not self._is_held():
             raise LeaseLost
 
     def _acquire(self, waiting: Callable[[], None]) -> int:
-        seen, seen_s = [""], time.monotonic()
+        seen, seen_s = "", time.monotonic()
         while True:
             if (descriptor := self._create()) is not None:
                 return descriptor
             found = self._read()
             if found != seen:
                 seen, seen_s = found, time.monotonic()
-            if time.monotonic() - seen_s > self._silent_s or self._died_here(found):
+            if time.monotonic() - seen_s > self._silent_s:
                 self._take_away(found)
                 continue
             waiting()
@@ -86,55 +83,34 @@ class Lease:
             descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
         except FileExistsError:
             return None
-        with suppress(OSError):  # a volume without flock
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._write(descriptor)
         return descriptor
 
     def _write(self, descriptor: int) -> None:
         self._beats += 1
-        os.pwrite(descriptor, f"{self._holder} {_boot_id()} {self._beats:012}".encode(), 0)
+        os.pwrite(descriptor, f"{self.holder} {self._beats:012}".encode(), 0)
         os.fsync(descriptor)
 
-    def _read(self) -> list[str]:
-        """Return holder, boot and count; they are empty while the lease is being made, or is gone."""
-        with suppress(OSError):
-            return [*self._path.read_text(encoding="ascii", errors="replace").split(), "", "", ""][:3]
-        return ["", "", ""]
+    def _read(self) -> str:
+        """Return holder and count; nothing while the lease is being made, or is gone."""
+        try:
+            return self._path.read_text(encoding="ascii", errors="replace")
+        except FileNotFoundError:
+            return ""
 
-    def _died_here(self, found: list[str]) -> bool:
-        """Whether the holder was a process of this host, and is gone."""
-        if not found[1] or found[1] != _boot_id():
-            return False
-        with suppress(OSError):
-            probe = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            finally:
-                os.close(probe)
-            return self._read() == found
-        return False
+    def _is_held(self) -> bool:
+        return self._read().startswith(self.holder)
 
-    def _take_away(self, judged: list[str]) -> None:
+    def _take_away(self, judged: str) -> None:
         """Move the dead holder's lease away; of several who try, one succeeds."""
-        aside = self._path.with_name(f"{self._path.name}.{self._holder}")
+        aside = self._path.with_name(f"{self._path.name}.{self.holder}")
         if self._read() != judged:
             return
         with suppress(FileNotFoundError):
             self._path.rename(aside)
             aside.unlink()
 
-    def _beat(self, descriptor: int) -> None:
-        while not self._ended.wait(self._beat_s):
-            if self._read()[0] != self._holder:
-                self._lost.set()
-                return
+    def _beat(self, descriptor: int, ended: threading.Event) -> None:
+        while not ended.wait(self._beat_s):
             with suppress(OSError):  # a volume that is full or away for a moment: silence tells the others
                 self._write(descriptor)
-
-
-def _boot_id() -> str:
-    """Return what names this host until it is started anew, empty where the system has no such name."""
-    with suppress(OSError):
-        return _BOOT_ID.read_text(encoding="ascii").strip()
-    return ""

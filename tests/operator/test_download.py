@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-import time
 
+import httpx2
 import huggingface_hub.constants
 import pytest
+from safetensors import SafetensorError
 
-from embedding.errors import DownloadError
+from embedding.errors import DownloadError, InvalidInput, StartupError
 from embedding.model.folder import CONFIG_NAME, GOLDEN_NAME, WEIGHTS_NAME, read_config
 from embedding.model.weights import ModelSource, find_weights
 from tests.model.folders import NO_OPEN_CLIP, TINY
@@ -21,7 +22,6 @@ pytest.importorskip("embedding.model.prepare", reason=NO_OPEN_CLIP)
 
 from embedding.operator import download, hub
 from embedding.operator.download import MARGIN_BYTES, Download
-from embedding.operator.lease import Lease
 from tests.operator.models import write_model
 
 
@@ -68,7 +68,7 @@ def refusal(root, **options):
 
 def part_of(root, content):
     """Return where what came of *content* is kept."""
-    blobs = root / ".download" / "org--name" / "hub" / "models--org--name" / "blobs"
+    blobs = root / ".download" / "work" / "org--name" / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
     return blobs / f"{digest_of(content)}.part"
 
@@ -85,7 +85,7 @@ class TestModels:
         assert (outcome.folder, outcome.status, found.path) == ("org--name", "downloaded", root / "org--name")
         assert (outcome.fetched_bytes, outcome.resumed_bytes) == (sum(len(files[name]) for name in needed), 0)
         assert list(dict.fromkeys(phases)) == ["downloading", "preparing"]
-        assert list((root / ".download").iterdir()) == []
+        assert list(root.glob(".download/*/*")) == []
 
     @pytest.mark.usefixtures("tiny_models")
     @pytest.mark.parametrize("hub_of_one", ["timm/vit_base_patch32_clip_224.openai"], indirect=True)
@@ -98,6 +98,17 @@ class TestModels:
         found = find_weights(source)
         assert (outcome.folder, found.path) == ("ViT-B-32--openai", root / "ViT-B-32--openai")
         assert read_config(found.path).model_cfg["quick_gelu"] is True
+
+    def test_one_in_the_place_of_another(self, root):
+        """A folder that says it is another model is not served under this one's name."""
+        fetch(root)
+        (root / "org--name").rename(root / "ViT-B-32--openai")
+        source = ModelSource(
+            model_name="ViT-B-32", pretrained="openai", roots=(root,), hub_caches=(), allow_download=False
+        )
+
+        with pytest.raises(StartupError, match=r"is not (under MODEL_ROOTS|on this machine)"):
+            find_weights(source)
 
     def test_twice(self, hub_of_one, root):
         """A folder that is there is checked and left as it is, without a request."""
@@ -112,16 +123,24 @@ class TestModels:
         assert (root / "org--name" / WEIGHTS_NAME).stat() == before
         assert len(hub_of_one.fetched) == asked
 
-    def test_prepared_and_not_moved(self, root):
-        """What was prepared when a worker was killed is taken up again."""
+    def test_moved_and_not_cleared(self, root):
+        """What is left of a worker that was killed at the very end is cleared away by the next."""
         fetch(root)
-        work = root / ".download" / "org--name"
+        part_of(root, b"x").touch()
+
+        assert fetch(root).status == "present"
+        assert list(root.glob(".download/*/*")) == []
+
+    def test_prepared_and_not_moved(self, root):
+        """What was half prepared when a worker was killed is cleared away."""
+        fetch(root)
+        work = root / ".download" / "work" / "org--name"
         work.mkdir()
-        (root / "org--name").rename(work / "made")
-        (work / ".made.left").mkdir()
+        (root / "org--name").rename(work / "made.0")
+        (work / ".made.0.left").mkdir()
 
         assert fetch(root).status == "downloaded"
-        assert list((root / ".download").iterdir()) == []
+        assert list(root.glob(".download/*/*")) == []
 
 
 class TestResuming:
@@ -173,18 +192,17 @@ class TestTwo:
 
         def robbed(*arguments):
             if not others:
-                others.append((root / ".download" / "org--name.lease").read_text())
-                (root / ".download" / "org--name.lease").unlink()
-                time.sleep(0.2)
+                lease = root / ".download" / "leases" / "org--name"
+                others.append(lease.read_text())
+                lease.unlink()
                 others.append(fetch(root).status)
             return fetch_all(*arguments)
 
         monkeypatch.setattr(download, "fetch", robbed)
-        monkeypatch.setitem(Lease.__init__.__kwdefaults__, "beat_s", 0.01)
 
         assert fetch(root).status == "present"
         assert others[1:] == ["downloaded"]
-        assert list((root / ".download").iterdir()) == []
+        assert list(root.glob(".download/*/*")) == []
 
 
 class TestChecksums:
@@ -202,6 +220,39 @@ class TestChecksums:
         assert not part_of(root, files[name]).exists()
         hub_of_one.altered.clear()
         assert fetch(root).status == "downloaded"
+
+    def test_the_hub_is_not_asked_again(self, hub_of_one, root, monkeypatch):
+        """What open_clip reads is what was compared, though the hub has other files by then."""
+        prepared = Download._prepare
+
+        def after_a_change(self):
+            hub_of_one.files = {CONFIG_NAME: b"{}", WEIGHTS_NAME: b"x" * 50_000}
+            hub_of_one.fetched.clear()
+            prepared(self)
+
+        monkeypatch.setattr(Download, "_prepare", after_a_change)
+
+        assert fetch(root).status == "downloaded"
+        assert hub_of_one.fetched == []
+        assert huggingface_hub.constants.HF_HUB_OFFLINE is False
+
+    @pytest.mark.parametrize("name", ["hf_tokenizer_name", "hf_model_name"])
+    def test_other_repositories(self, hub_of_one, root, files, name):
+        """What the text tower needs of another repository comes the same way, or is told."""
+        config = json.loads(files[CONFIG_NAME])
+        config["model_cfg"]["text_cfg"][name] = "org/words"
+        hub_of_one.files[CONFIG_NAME] = json.dumps(config).encode()
+
+        assert refusal(root).message == "the hub answered 404 for org/words; what came is kept"
+
+    def test_parts_that_nobody_wants(self, hub_of_one, root):
+        """What came of files that the hub has replaced since goes, before room is asked for."""
+        old = part_of(root, b"an older config")
+        old.write_bytes(b"an older")
+        hub_of_one.claimed_bytes = 10**15
+        refusal(root)
+
+        assert not old.exists()
 
 
 class TestRoom:
@@ -239,6 +290,19 @@ class TestRoom:
 
         assert refusal(root).message == "the volume is full"
 
+    @pytest.mark.parametrize(
+        "fault", [OSError(errno.EDQUOT, "Quota"), SafetensorError("I/O error: (os error 28)")]
+    )
+    def test_full_while_it_is_prepared(self, root, monkeypatch, fault):
+        """So it is where there is no room for the folder that is made."""
+
+        def full(*_arguments, **_options):
+            raise fault
+
+        monkeypatch.setattr("embedding.model.prepare.save_file", full)
+
+        assert refusal(root).message.startswith("the volume is too small: no room is left to make org--name")
+
     def test_no_volume(self, root):
         """Without a volume nothing is put onto the container's own disk in its place."""
         assert refusal(root / "runpod-volume" / "models").message.startswith("no volume is mounted")
@@ -267,6 +331,26 @@ class TestHub:
         fault = refusal(root)
 
         assert (fault.message, fault.retryable) == told
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            ValueError("File is too large"),
+            httpx2.InvalidURL("http://10.0.0.5:8080/secret"),
+            json.JSONDecodeError("x", "y", 0),
+            RuntimeError("Cannot send a request to http://10.1.1.1"),
+        ],
+        ids=lambda fault: type(fault).__name__,
+    )
+    def test_faults_of_its_client(self, root, monkeypatch, fault):
+        """Whatever the hub's client raises is told without what it says."""
+
+        def bad(*_arguments, **_options):
+            raise fault
+
+        monkeypatch.setattr(hub, "http_get", bad)
+
+        assert refusal(root).message.startswith("the hub's client fails on org/name; the worker's log says")
 
     def test_away(self, hub_of_one, root):
         """A hub that is not there is worth another try."""
@@ -315,6 +399,19 @@ class TestFolderThatIsThere:
         golden.write_text(json.dumps({**json.loads(golden.read_text()), "weights_sha256": "0"}))
 
         assert refusal(root).message == "org--name is there, and damaged; remove it from the volume"
+
+    def test_that_cannot_be_read(self, root):
+        """One that cannot be read is told without its path."""
+        fetch(root)
+        (root / "org--name" / WEIGHTS_NAME).unlink()
+        (root / "org--name" / WEIGHTS_NAME).mkdir()
+
+        assert refusal(root).message == "the volume cannot be read; the worker's log says why"
+
+    def test_of_a_repository_named_like_a_model(self, root):
+        """A repository whose folder would be that of a model of open_clip is refused."""
+        with pytest.raises(InvalidInput, match="ViT-B-32/openai would have the folder of a model"):
+            fetch(root, model="hf-hub:ViT-B-32/openai")
 
     def test_empty(self, root):
         """An empty one is filled."""

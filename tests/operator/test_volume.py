@@ -254,7 +254,7 @@ class TestProcess:
             assert job.cancelled()
 
         asyncio.run(scenario())
-        assert not (tmp_path / "models/.download/org--name.lease").exists()
+        assert not (tmp_path / "models/.download/leases/org--name").exists()
         assert list((tmp_path / "models").rglob("*.part"))
 
     def test_wanted_twice(self, hub, downloads):
