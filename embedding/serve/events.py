@@ -251,16 +251,13 @@ def _worker(status: str) -> dict[str, str]:
 def _take_stdout() -> int:
     """Return a private copy of stdout, and let all that is printed go to stderr.
 
-    What of the two is closed leads nowhere.
+    What of stdin, stdout and stderr is closed leads nowhere, so that no file takes its place.
     """
-    try:
-        private = fcntl.fcntl(STDOUT, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE)
-    except OSError:
-        private = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.dup2(STDERR, STDOUT)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(nowhere)
+    private = fcntl.fcntl(STDOUT, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE)
+    os.dup2(STDERR, STDOUT)
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     return private
