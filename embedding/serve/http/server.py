@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import uvicorn
@@ -166,8 +166,10 @@ async def _make_ready(service: Service, loading: Future[Loaded], server: _Server
 def _leave(status: int) -> NoReturn:
     """End the process now: threads that still load, download or decode would hold it."""
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # as where it was closed when the process began
+            with suppress(OSError):
+                stream.flush()
     os._exit(status)
 
 

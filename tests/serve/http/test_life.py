@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.serve.conftest import ROOT
 from tests.serve.http.process import OPEN, SERVE, SHARED, serving
 
 
@@ -28,6 +29,14 @@ def slow():
     """Return a service whose forward of a text takes a tenth of a second a word, with three places."""
     with serving(SLOW_ENV, command=SLOW) as service:
         yield service
+
+
+def test_leaving_without_stdout():
+    """A service that was started with stdout closed ends with its status all the same."""
+    body = "import sys; from embedding.serve.http.server import _leave; sys.stdout = None; _leave(3)"
+    done = subprocess.run([sys.executable, "-c", body], cwd=ROOT, capture_output=True, check=False)
+
+    assert (done.returncode, done.stderr) == (3, b"")
 
 
 def test_loading():
