@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -53,8 +53,7 @@ def list_files(path: str | None, roots: Sequence[str], *, limit: int, offset: in
     Raises InvalidInput.
     """
     if path is None:
-        there = [Path(root) for root in dict.fromkeys(roots) if Path(root).is_dir()]
-        entries, complete = [_entry(str(root), root.stat()) for root in there], True
+        entries, complete = _roots_there(roots), True
     else:
         with ExitStack() as opened:
             entries, complete = _scan(open_below(path, roots, opened))
@@ -103,6 +102,17 @@ def _root_of(path: str, roots: Sequence[str]) -> str | None:
     """Return the longest of *roots* that *path* is, or lies below by its letters."""
     plain = [root.rstrip("/") for root in roots if root.startswith("/")]
     return max((root for root in plain if f"{path}/".startswith(f"{root}/")), default=None)
+
+
+def _roots_there(roots: Sequence[str]) -> list[_Entry]:
+    """Return those of *roots* that are folders, and can be asked."""
+    entries = []
+    for root in dict.fromkeys(roots):
+        with suppress(OSError):
+            about = Path(root).stat()
+            if stat.S_ISDIR(about.st_mode):
+                entries.append(_entry(str(Path(root)), about))
+    return entries
 
 
 def _kept(descriptor: int, opened: ExitStack) -> int:

@@ -86,7 +86,8 @@ def test_special_files(tree):
 
 def test_roots(tree, tmp_path):
     """Without a path the roots that are there are listed, in order of their names and once each."""
-    roots = (str(tree), str(tmp_path / "volume-of-others"), str(tmp_path / "nowhere"), str(tree))
+    refused = str(tmp_path / ("a" * 300))  # an OSError, as from a volume that is away
+    roots = (refused, str(tree), str(tmp_path / "volume-of-others"), str(tmp_path / "nowhere"), str(tree))
     operator = Operator(OperatorTerms(True, roots, (), None, {}))
     answer = asyncio.run(operator.run(ListFilesRequest(action="list_files", request_id="r"), None))
 
