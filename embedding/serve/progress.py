@@ -22,9 +22,17 @@ log = logging.getLogger(__name__)
 
 
 def reporter(job: dict[str, Any]) -> Callable[[dict[str, Any]], Awaitable[None]]:
-    """Return what tells the platform how far *job* is; a failure is logged and costs the update alone."""
+    """Return what tells the platform how far *job* is.
+
+    An update that the platform refuses is logged, and costs that one alone. After one that it does not answer
+    no other is sent: it may come to know of that one late, and each that follows would make the job wait.
+    """
+    is_answered = True
 
     async def report(told: dict[str, Any]) -> None:
+        nonlocal is_answered
+        if not is_answered:
+            return
         from runpod.http_client import AsyncClientSession  # noqa: PLC0415  (the SDK is imported by then)
         from runpod.serverless.modules.rp_progress import _async_progress_update  # noqa: PLC0415
 
@@ -32,6 +40,7 @@ def reporter(job: dict[str, Any]) -> Callable[[dict[str, Any]], Awaitable[None]]
             async with asyncio.timeout(POST_S), AsyncClientSession() as session:
                 await _async_progress_update(session, job, told)
         except TimeoutError:
-            log.warning("the platform did not take an update of progress within %g s", POST_S)
+            is_answered = False
+            log.warning("the platform did not take an update of progress within %g s: no more", POST_S)
 
     return report
