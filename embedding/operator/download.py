@@ -148,6 +148,7 @@ class Download:
         resumed_bytes += self._there(others)
         files = [*others, *files]
         total_bytes = _size(files)
+        self._tell("downloading", 0, total_bytes)
         done_bytes = 0
         for repository, each in files:
             fetch(repository, each, self._blobs, partial(self._grown, done_bytes, total_bytes))
