@@ -190,9 +190,54 @@ def test_memory_of_a_tar_is_flat(here):
     rows = rows_of(["s.tar"], Reading())
     for _ in range(2000):
         next(rows)
-    frame = rows.gi_yieldfrom.gi_frame
+    reading = rows.gi_yieldfrom.gi_frame.f_locals["members"]
 
-    assert len(frame.f_locals["archive"].members) < 3
+    assert len(reading.gi_frame.f_locals["archive"].members) < 3
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_unusual_headers(here, kind):
+    """Long and foreign names, sizes and times of every kind, links and folders are read as by tarfile."""
+    names = ["a.png", "d" * 90 + "/" + "e" * 60 + ".png", "é.png", "f/g.png", "h.png"]
+    names += [] if kind == tarfile.USTAR_FORMAT else ["l" * 300 + ".png"]
+    with tarfile.open(here / "s.tar", "w", format=kind) as archive:
+        for number, name in enumerate(names):
+            header = tarfile.TarInfo(name)
+            header.size, header.mtime = number * 300, number + (0.5 if kind == tarfile.PAX_FORMAT else 0)
+            archive.addfile(header, io.BytesIO(bytes([number]) * header.size))
+            for type_ in (tarfile.DIRTYPE, tarfile.SYMTYPE):
+                header = tarfile.TarInfo(f"other{number}.png")
+                header.type, header.linkname = type_, "a.png"
+                archive.addfile(header)
+    with tarfile.open(here / "s.tar") as archive:
+        known = [member for member in archive.getmembers() if member.isreg()]
+    rows = [*rows_of(["s.tar"], Reading())]
+
+    assert [(row.id, row.start, row.size_bytes) for row in rows] == [
+        (f"s.tar/{member.name}", member.offset_data, member.size) for member in known
+    ]
+    assert [row.stamp.split()[1] for row in rows] == [str(member.mtime) for member in known]
+    assert [row.picture() for row in rows] == [bytes([n]) * n * 300 for n in range(len(names))]
+
+
+def test_global_header_of_a_tar(here):
+    """What a global header says counts for the members behind it."""
+    with tarfile.open(here / "s.tar", "w", pax_headers={"mtime": "77"}) as archive:
+        archive.addfile(tarfile.TarInfo("a.png"))
+    (row,) = rows_of(["s.tar"], Reading())
+
+    assert row.stamp.split()[1] == "77.0"
+
+
+def test_wrong_checksum_in_a_tar(here):
+    """A header that was damaged ends the walk, and is not read as a row."""
+    fill_tar(here / "s.tar", range(3))
+    data = bytearray((here / "s.tar").read_bytes())
+    second = data.index(b"000001.json")
+    data[second + 108] ^= 1
+    (here / "s.tar").write_bytes(data)
+    with pytest.raises(BulkError, match="no whole tar archive"):
+        list(rows_of(["s.tar"], Reading()))
 
 
 def test_picture_that_became_shorter(here):

@@ -9,20 +9,20 @@ from __future__ import annotations
 import glob
 import os
 import sys
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from embedding.client.bulk.errors import BulkError
-from embedding.client.bulk.rows import PICTURES, Row, row_of_file, row_of_text
+from embedding.client.bulk.rows import PICTURES, row_of_file, row_of_text
 from embedding.client.bulk.tables import csv_rows, parquet_count, parquet_rows
+from embedding.client.bulk.tar import tar_rows
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from embedding.client.bulk.rows import As
+    from embedding.client.bulk.rows import As, Row
 
 STDIN: Final = "-"
 KINDS: Final = (
@@ -73,7 +73,7 @@ def _reader(source: str, reading: Reading) -> Callable[[], Iterator[Row]]:
     if source == STDIN:
         return lambda: _lines(sys.stdin.buffer, reading.how)
     if path.is_dir():
-        return lambda: _folder(source)
+        return lambda: (row_of_file(name, name) for name in _files(source))
     return _of_file(source, reading) if path.exists() else _of_glob(source, reading)
 
 
@@ -85,7 +85,7 @@ def _of_file(source: str, reading: Reading) -> Callable[[], Iterator[Row]]:
         ".csv": lambda: csv_rows(source, reading.how, *columns),
         ".tsv": lambda: csv_rows(source, reading.how, *columns),
         ".parquet": lambda: parquet_rows(source, reading.how, *columns),
-        ".tar": lambda: _archive(source, reading.how),
+        ".tar": lambda: tar_rows(source, reading.how),
     }
     if suffix in PICTURES:
         return lambda: iter([row_of_file(source, source)])
@@ -109,15 +109,15 @@ def _of_glob(pattern: str, reading: Reading) -> Callable[[], Iterator[Row]]:
     return lambda: (row for reader in readers for row in reader())
 
 
-def _folder(folder: str) -> Iterator[Row]:
+def _files(folder: str) -> Iterator[str]:
     """Yield the pictures below *folder*; hidden files and folders, and links to folders, are left out."""
     with os.scandir(folder) as entries:
         listed = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
     for entry in listed:
         if entry.is_dir(follow_symlinks=False):
-            yield from _folder(entry.path)
+            yield from _files(entry.path)
         elif os.path.splitext(entry.name)[1].lower() in PICTURES:  # noqa: PTH122  a Path for each file costs
-            yield row_of_file(entry.path, entry.path)
+            yield entry.path
 
 
 def _list(path: str, how: As) -> Iterator[Row]:
@@ -133,54 +133,15 @@ def _lines(file: BinaryIO, how: As) -> Iterator[Row]:
             yield row_of_text(text, how)
 
 
-def _archive(path: str, how: As) -> Iterator[Row]:
-    """Yield a row for each sample of a tar: members of one key, which is the name up to its first dot.
-
-    The picture of a sample counts, else its text; *how* may ask for one of them alone.
-    """
-    when = Path(path).stat().st_mtime_ns
-    try:
-        with tarfile.open(path, "r:") as archive:
-            sample: list[tarfile.TarInfo] = []
-            key = None
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # it remembers every header else
-                if not member.isreg():
-                    continue
-                if _key(member.name) != key:
-                    yield from _sample(archive, path, sample, how, when)
-                    sample, key = [], _key(member.name)
-                sample.append(member)
-            yield from _sample(archive, path, sample, how, when)
-    except tarfile.TarError as fault:
-        told = f"SOURCE {path} is no whole tar archive ({fault}); a compressed one must be decompressed first"
-        raise BulkError(told) from None
-
-
-def _key(name: str) -> str:
-    folder, _, file = name.rpartition("/")
-    return f"{folder}/{file.partition('.')[0]}"
-
-
-def _sample(
-    archive: tarfile.TarFile, path: str, members: list[tarfile.TarInfo], how: As, when: int
-) -> Iterator[Row]:
-    pictures = [member for member in members if Path(member.name).suffix.lower() in PICTURES]
-    texts = [member for member in members if member.name.endswith(".txt")]
-    if pictures and how != "text":
-        member = pictures[0]
-        stamp = f"{member.size} {member.mtime} {when}"
-        yield Row(f"{path}/{member.name}", "file", path, member.offset_data, member.size, stamp)
-    elif texts and how != "image":
-        file = archive.extractfile(texts[0])
-        text = file.read().decode().strip() if file else ""
-        yield row_of_text(text, "text", name=f"{path}/{texts[0].name}")
-
-
 def count_rows(sources: Sequence[str], reading: Reading) -> int:
-    """Return how many rows *sources* have; a walk, but for Parquet. Raises BulkError."""
-    parquets = [
-        source for source in sources if source.lower().endswith(".parquet") and Path(source).is_file()
-    ]
-    others = [source for source in sources if source not in parquets]
-    return sum(map(parquet_count, parquets)) + sum(1 for _ in rows_of(others, reading))
+    """Return how many rows *sources* have; a walk, by names alone where they tell. Raises BulkError."""
+    return sum(_count(source, reading) for source in sources)
+
+
+def _count(source: str, reading: Reading) -> int:
+    path = Path(source)
+    if path.is_dir():
+        return sum(1 for _ in _files(source))
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return parquet_count(source)
+    return sum(1 for _ in rows_of([source], reading))
