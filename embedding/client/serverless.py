@@ -21,7 +21,7 @@ from embedding.contract.signatures import MAX_LIFETIME_S, sign_v3
 
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from embedding.client.retries import Attempts
     from embedding.contract.keys import Key
@@ -125,17 +125,24 @@ class ServerlessTransport:
 
     async def _polled(self, standing: Any, job_id: str, attempts: Attempts) -> Any:
         """Return how the job has ended. Raises Unreachable if it has not when the time is over."""
-        pause_s, told = FIRST_POLL_S, ""
+        pauses_s, told = self._pauses_s(), ""
         while (status := _field(standing, "status")) not in FINAL:
             if status != told:
                 _LOG.info("the job is %s", status)
                 told = status
+            pause_s = next(pauses_s)
             if attempts.left_s <= pause_s:
                 raise Unreachable(_late(status, self._timeout_s))
             await asyncio.sleep(pause_s)
-            pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
             standing = await self._status(job_id, attempts)
         return standing
+
+    def _pauses_s(self) -> Iterator[float]:
+        """Yield how long to wait before each time that a job is asked after."""
+        pause_s = FIRST_POLL_S
+        while True:
+            yield pause_s
+            pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
 
     async def _status(self, job_id: str, attempts: Attempts) -> Any:
         try:
