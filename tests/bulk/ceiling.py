@@ -1,31 +1,34 @@
-"""What the engine of the demo model can do on this machine, with nothing read and nothing written.
+"""What the engine of the demo model can do on this machine, where nothing is walked, kept or written.
 
-`python -m tests.bulk.ceiling` prints pictures a second, as JSON: "bare" where they lie decoded before the
-engine, "decoded" where threads decode them from memory, as many as the worker has.
+`python -m tests.bulk.ceiling FOLDER` prints pictures a second, as JSON: "bare" where they lie decoded before
+the engine; "decoded" where they are read from FOLDER, which the page cache holds, decoded in jobs of 64, run
+and made of length 1: by one thread or by one for each core, whichever is faster here.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
-from tests.bulk.pictures import picture
 from tests.bulk.running import ROOT, environment
 
 
 PICTURES = 2_000
-SECONDS = 8.0
-WAITING = 512
+SECONDS = 5.0
+JOB = 64
+WAITING = 640
 
 
-def measure():
-    """Return what a process of its own measured."""
+def measure(folder):
+    """Return what a process of its own measured with the pictures of *folder*."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bulk.ceiling"],
+        [sys.executable, "-m", "tests.bulk.ceiling", str(folder)],
         cwd=ROOT,
         env=environment(),
         check=True,
@@ -35,7 +38,7 @@ def measure():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main():
+def main(folder):
     """Measure both."""
     from embedding.serve.diagnostics import Phases  # noqa: PLC0415  the worker, only in its own process
     from embedding.serve.loading import Loading  # noqa: PLC0415
@@ -45,45 +48,59 @@ def main():
     model, engine = loading.engine.loaded.result(), loading.engine
     import torch  # noqa: PLC0415
 
+    from embedding.contract.encoding import normalize  # noqa: PLC0415
     from embedding.intake.image import ImageLimits, decode_image  # noqa: PLC0415
 
-    files = [picture(number) for number in range(PICTURES)]
+    files = sorted(path for path in Path(folder).rglob("*.*") if path.is_file())[:PICTURES]
     limits = ImageLimits(max_bytes=10 << 20)
+    gc.collect()
+    gc.freeze()
 
-    def decoded(file):
-        return decode_image(file, preprocess=model.preprocess, limits=limits)
+    def decoded(number):
+        return decode_image(
+            files[number % len(files)].read_bytes(), preprocess=model.preprocess, limits=limits
+        )
 
-    pixels = [decoded(file) for file in files]
-    threads = ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
+    def by_threads(count):
+        def job(numbers):
+            squares = [decoded(number) for number in numbers]
+            return [engine.submit("image", square) for square in squares]
+
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            return per_second(lambda numbers: threads.submit(job, numbers), normalize)
+
+    pixels = [decoded(number) for number in range(len(files))]
 
     def bare(numbers):
-        return [engine.submit("image", pixels[number % PICTURES]) for number in numbers]
+        futures = Future()
+        futures.set_result([engine.submit("image", pixels[number % len(files)]) for number in numbers])
+        return futures
 
-    def by_threads(numbers):
-        return [
-            engine.submit("image", square)
-            for square in threads.map(decoded, (files[n % PICTURES] for n in numbers))
-        ]
-
-    result = {"bare": per_second(bare), "decoded": per_second(by_threads)}
+    result = {
+        "bare": per_second(bare, normalize),
+        "decoded": max(by_threads(count) for count in {1, os.cpu_count() or 1}),
+    }
     print(json.dumps(result))
 
 
-def per_second(submit):
+def per_second(submit, normalize):
     """Return pictures a second where *submit* keeps some hundreds of them before the engine."""
-    step, done, waiting = 64, 0, []
+    done, waiting = 0, []
+
+    def finish():
+        for future in waiting.pop(0).result():
+            normalize(future.result().vector)
+
     started_s = time.perf_counter()
     while time.perf_counter() - started_s < SECONDS:
-        waiting.append(submit(range(done, done + step)))
-        done += step
-        if len(waiting) * step >= WAITING:
-            for future in waiting.pop(0):
-                future.result()
-    for futures in waiting:
-        for future in futures:
-            future.result()
+        waiting.append(submit(range(done, done + JOB)))
+        done += JOB
+        if len(waiting) * JOB >= WAITING:
+            finish()
+    while waiting:
+        finish()
     return done / (time.perf_counter() - started_s)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
