@@ -117,7 +117,8 @@ class TestBound:
         tracemalloc.stop()
 
         assert cache.bytes <= max_bytes
-        assert max_bytes / 2 < used <= peak <= max_bytes
+        # Threads of other tests may allocate meanwhile.
+        assert max_bytes / 2 < used <= peak <= 1.05 * max_bytes
 
 
 class TestOrder:
