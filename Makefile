@@ -16,7 +16,7 @@ smoke: $(VENV)/worker ## prove that this machine can embed, then run test_input.
 	$(BIN)/python handler.py
 	RUNPOD_SERVERLESS=1 $(BIN)/python handler.py
 
-test: $(VENV)/dev ## run all tests, in two processes (3 minutes; ARGS='-k words tests/folder')
+test: $(VENV)/dev ## run all tests, in two processes (5 minutes; ARGS='-k words tests/folder')
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/dev ## lint code, workflows and scripts, type-check, and audit the dependencies
