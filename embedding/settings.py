@@ -1,6 +1,6 @@
-"""Every environment variable of the worker, read once into one frozen object.
+"""Every environment variable of the worker and of its clients, each side's read once into a frozen object.
 
-This module is the only place where the environment is read. `Settings.from_env` reports all faults
+This module is the only place where the package reads the environment. `from_env` of both reports all faults
 together, each naming its variable and limit, and never prints the value of a secret. Defaults that bound
 strangers' work follow what imgproxy, smokescreen and vLLM ship, and RunPod's own payload limits.
 """
