@@ -31,7 +31,7 @@ from embedding.intake.flatten import flatten
 from embedding.intake.headers import DAMAGED, Header, read_header
 from embedding.intake.jpeg import decode_rgb, is_plain
 from embedding.intake.limits import ImageLimits
-from embedding.intake.memory import MemoryBudget, peak_bytes
+from embedding.intake.memory import peak_bytes
 from embedding.intake.preprocess import Preprocess
 from embedding.intake.resize import fit
 from embedding.intake.tensor_resize import fit_pixels, suits
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy.typing as npt
+
+    from embedding.intake.memory import Budget
 
 __all__ = ["ImageLimits", "Preprocess", "decode_image"]
 
@@ -74,7 +76,7 @@ FOREIGN_ERRORS: Final = (
 
 
 def decode_image(
-    data: bytes, *, preprocess: Preprocess, limits: ImageLimits, memory: MemoryBudget | None = None
+    data: bytes, *, preprocess: Preprocess, limits: ImageLimits, memory: Budget | None = None
 ) -> npt.NDArray[np.uint8]:
     """Return the first picture of *data* as the model sees it: (S, S, 3) uint8, RGB, rows from the top.
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from embedding.intake.headers import Header
 
@@ -40,6 +41,13 @@ def _bytes_per_pixel(header: Header) -> int:
     if header.format == "PNG":
         return _PNG.get(components, _PNG_OTHERS)
     return _WEBP if header.format == "WEBP" else _GIF
+
+
+class Budget(Protocol):
+    """What bounds the memory of decoders."""
+
+    def hold(self, size_bytes: int) -> AbstractContextManager[None]:
+        """Wait until *size_bytes* may be taken, and hold them within the context."""
 
 
 class MemoryBudget:

@@ -95,8 +95,8 @@ def environment(platform=None, **more):
     return kept | {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "ALLOW_DEMO_MODEL": "1"} | reach | more
 
 
-def start(*arguments, cwd, env):
-    """Start `python -m embedding embed`."""
+def start(*arguments, cwd, env, **more):
+    """Start `python -m embedding embed`; *more* is for Popen."""
     return subprocess.Popen(
         [sys.executable, "-m", "embedding", "embed", *map(str, arguments)],
         cwd=cwd,
@@ -105,6 +105,7 @@ def start(*arguments, cwd, env):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **more,
     )
 
 

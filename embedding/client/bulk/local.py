@@ -1,20 +1,16 @@
 """Rows to the engine in this process: the worker's own model, decoding and downloads, without a job around.
 
-Threads decode a job's rows and hand them over together, and the event loop waits for their vectors: no JSON
-and no base64 in between. Small pictures, which spend their time under the interpreter's lock, are decoded by
-one thread at a time: on two cores and 96 pixels that is an eighth faster than two, which wait for each other.
-What a stranger's picture may cost is bounded as in the worker.
+Other processes decode a job's pictures (`intake.decoders`), this one hands them to the engine together, and
+the event loop waits for their vectors: no JSON and no base64 in between. What a stranger's picture may cost
+is bounded as in the worker.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from functools import partial
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
@@ -29,75 +25,60 @@ from embedding.errors import WorkerError
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from concurrent.futures import Future
     from types import TracebackType
 
     from embedding.client.bulk.parts import Outcome
     from embedding.client.bulk.rows import Row
+    from embedding.intake.decoders import Decoded
     from embedding.settings import Settings
 
+    Work = tuple[Literal["image", "text"], Any]
+
 BATCH_BYTES: Final = 64 << 20
-JOBS_WAITING: Final = 8  # for a decoder or the device
-MOST_DECODERS: Final = 8
-SMALL_BYTES: Final = 4_096  # of a picture, on average; 640 pixels are a quarter faster with two threads
-MOST_ITEMS: Final = 64  # in a job: all that wait together are as many as the engine lets wait
+MOST_ITEMS: Final = 64  # in a job
+JOBS_WAITING: Final = 8  # for a decoder or the device, beside those that are being decoded
+MOST_DECODERS: Final = 32
 
 
 class Local:
     """A backend: the model that *settings* name. Raises StartupError if it cannot be loaded."""
 
     def __init__(self, settings: Settings, *, batch_size: int) -> None:
-        self._load(settings)
-        decoders = min(MOST_DECODERS, os.cpu_count() or 1)
-        self.max_items, self.max_bytes = min(batch_size, MOST_ITEMS), BATCH_BYTES
-        self.window = Window(decoders + JOBS_WAITING, size=decoders + JOBS_WAITING)
-        self._decoders = ThreadPoolExecutor(decoders, "decode", initializer=self._set_threads, initargs=(1,))
-        self._turn = threading.Lock()
-        self._downloads = ThreadPoolExecutor(settings.download_concurrency, "download")
-
-    def _load(self, settings: Settings) -> None:
-        from embedding.serve.diagnostics import Phases  # noqa: PLC0415  the worker, which imports torch
+        from embedding.intake.decoders import Decoders, prepare  # noqa: PLC0415  the worker, as all of these
+        from embedding.intake.limits import ImageLimits  # noqa: PLC0415
+        from embedding.serve.diagnostics import Phases  # noqa: PLC0415
         from embedding.serve.loading import Loading  # noqa: PLC0415
-
-        loading = Loading(settings, Phases())
-        import torch  # noqa: PLC0415
-
-        from embedding.intake.image import ImageLimits, decode_image  # noqa: PLC0415
-        from embedding.intake.memory import MemoryBudget  # noqa: PLC0415
         from embedding.serve.start import fetcher_of  # noqa: PLC0415
 
-        self._set_threads = torch.set_num_threads
-        self._decode_image = decode_image
-        self._limits = ImageLimits(max_bytes=settings.max_image_bytes)
-        self._memory = MemoryBudget(self._limits.max_memory_bytes)
+        prepare()
+        loading = Loading(settings, Phases())
         self._fetch = fetcher_of(settings).fetch
         self._engine = loading.engine
         self._model = loading.engine.loaded.result()
+        atexit.register(self._engine.close)  # torch aborts a process that ends while a forward runs
+        count = min(MOST_DECODERS, loading.cpu_threads)
+        limits = ImageLimits(max_bytes=settings.max_image_bytes)
+        self._decoders = Decoders(count, self._model.preprocess, limits)
+        self._downloads = ThreadPoolExecutor(settings.download_concurrency, "download")
+        self.max_items, self.max_bytes = min(batch_size, MOST_ITEMS), BATCH_BYTES
+        self.window = Window(count + JOBS_WAITING, size=count + JOBS_WAITING)
+        self._places = asyncio.Semaphore(self._engine.max_waiting // self.max_items)
         identity = self._model.identity
         self._made_by = Model(identity.fingerprint, settings.served_name or identity.model_name)
         gc.collect()
         gc.freeze()  # torch's million objects are looked through for garbage over and over else
 
     async def embed(self, rows: Sequence[Row]) -> Answer:
-        """Return what became of *rows*. Raises BulkError if the device has failed."""
-        downloads = {
-            index: self._downloads.submit(self._fetch, str(row.value))
-            for index, row in enumerate(rows)
-            if row.kind == "url"
-        }
-        if downloads:
-            await asyncio.wait([asyncio.wrap_future(download) for download in downloads.values()])
-        loop = asyncio.get_running_loop()
-        submitted = await loop.run_in_executor(self._decoders, self._submit, rows, downloads)
-        for work in reversed(submitted):  # the last is done last, most often, so one wait is enough
-            if not isinstance(work, ItemError) and not work.done():
-                await asyncio.wait([asyncio.wrap_future(work)])
-        outcomes = _outcomes(submitted)
+        """Return what became of *rows*. Raises BulkError if the device or a decoder has failed."""
+        ready = await self._ready(rows)
+        async with self._places:
+            outcomes = await self._forward(ready)
         if not self._engine.is_healthy():
             raise BulkError("the device has failed: run the same command to go on")
         failed = all(isinstance(outcome, ItemError) for outcome in outcomes)
-        return Answer(outcomes, None if failed else self._made_by)
+        return Answer(_normalized(outcomes), None if failed else self._made_by)
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,62 +86,100 @@ class Local:
     async def __aexit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._decoders.shutdown(cancel_futures=True)
+        self._decoders.close()
         self._downloads.shutdown(cancel_futures=True)
 
-    def _submit(
-        self, rows: Sequence[Row], downloads: Mapping[int, Future[bytes]]
-    ) -> list[Future[Any] | ItemError]:
-        """Return the features that the engine will make of *rows*, or why it will not.
-
-        All are handed over together: one by one they would run in small batches, as fast as they are decoded.
-        """
-        with nullcontext() if downloads or _are_large(rows) else self._turn:
-            ready = [
-                _or_error(index, partial(self._ready, row, downloads.get(index)))
-                for index, row in enumerate(rows)
-            ]
+    async def _ready(self, rows: Sequence[Row]) -> list[Work | ItemError]:
+        """Return *rows* as the engine takes them, or why it will not."""
+        found = await self._downloaded(rows)
+        texts = {index: str(row.value) for index, row in enumerate(rows) if row.kind == "text"}
+        pictures = {
+            index: found.get(index, row)
+            for index, row in enumerate(rows)
+            if index not in texts and not isinstance(found.get(index), Exception)
+        }
+        if pictures:
+            found |= zip(pictures, await self._decoded(list(pictures.values())), strict=True)
+        if texts:
+            found |= zip(texts, await asyncio.to_thread(self._tokenized, texts.values()), strict=True)
         return [
-            work if isinstance(work, ItemError) else _or_error(index, partial(self._engine.submit, *work))
-            for index, work in enumerate(ready)
+            _error_of(index, found[index])
+            if isinstance(found[index], Exception)
+            else ("text" if index in texts else "image", found[index])
+            for index in range(len(rows))
         ]
 
-    def _ready(self, row: Row, download: Future[bytes] | None) -> tuple[Literal["image", "text"], Any]:
-        """Return *row* as the engine takes it."""
-        if row.kind == "text":
-            return "text", self._model.tokenizer.tokenize(str(row.value), truncate=True)
-        data = row.picture() if download is None else download.result()
-        pixels = self._decode_image(
-            data, preprocess=self._model.preprocess, limits=self._limits, memory=self._memory
+    async def _downloaded(self, rows: Sequence[Row]) -> dict[int, Any]:
+        """Return the bytes behind each URL, or why they did not come, by the row's place."""
+        downloads = {
+            index: asyncio.wrap_future(self._downloads.submit(self._fetch, str(row.value)))
+            for index, row in enumerate(rows)
+            if row.kind == "url"
+        }
+        return dict(
+            zip(downloads, await asyncio.gather(*downloads.values(), return_exceptions=True), strict=True)
         )
-        return "image", pixels
+
+    async def _decoded(self, pictures: Sequence[bytes | Row]) -> Sequence[Decoded]:
+        try:
+            return await asyncio.wrap_future(self._decoders.submit(pictures))
+        except BrokenExecutor:
+            raise BulkError(
+                "a process that decodes pictures was ended from outside, for want of memory perhaps: run the "
+                "same command to go on"
+            ) from None
+
+    def _tokenized(self, texts: Iterable[str]) -> list[Any]:
+        """Return the tokens of each text, or why it cannot be read."""
+
+        def tokens(text: str) -> Any:
+            try:
+                return self._model.tokenizer.tokenize(text, truncate=True)
+            except WorkerError as fault:
+                return fault
+
+        return [tokens(text) for text in texts]
+
+    async def _forward(self, ready: Sequence[Work | ItemError]) -> list[Outcome]:
+        """Return the features that the engine makes of what is ready; all is handed over together.
+
+        One by one, items would run in small batches, as fast as they come.
+        """
+        running: list[Future[Any] | ItemError] = [
+            work if isinstance(work, ItemError) else self._engine.submit(*work) for work in ready
+        ]
+        futures = [work for work in running if not isinstance(work, ItemError)]
+        try:
+            for future in reversed(futures):  # the last is done last, most often, so one wait is enough
+                if not future.done():
+                    await asyncio.wait([asyncio.wrap_future(future)])
+        finally:
+            for future in futures:
+                future.cancel()  # of a job that was cancelled; else the engine would run it before it ends
+        return [
+            work
+            if isinstance(work, ItemError)
+            else work.result().vector
+            if (fault := work.exception()) is None
+            else _error_of(index, fault)
+            for index, work in enumerate(running)
+        ]
 
 
-def _are_large(rows: Sequence[Row]) -> bool:
-    """Return whether decoding *rows* takes long without the interpreter's lock."""
-    return sum(row.size_bytes for row in rows) >= SMALL_BYTES * len(rows)
+def _normalized(outcomes: list[Outcome]) -> list[Outcome]:
+    """Return *outcomes* with vectors of length 1."""
+    vectors = [outcome for outcome in outcomes if not isinstance(outcome, ItemError)]
+    if not vectors:
+        return outcomes
+    wide = np.stack(vectors, dtype=np.float64)
+    made = iter((wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32))
+    return [outcome if isinstance(outcome, ItemError) else next(made) for outcome in outcomes]
 
 
-def _outcomes(submitted: Sequence[Future[Any] | ItemError]) -> list[Outcome]:
-    """Return what became of rows that are done: vectors of length 1, or errors."""
-    outcomes: list[Any] = [
-        work if isinstance(work, ItemError) else _or_error(index, lambda: work.result().vector)  # noqa: B023
-        for index, work in enumerate(submitted)
-    ]
-    places = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, ItemError)]
-    if places:
-        wide = np.stack([outcomes[index] for index in places], dtype=np.float64)
-        vectors = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
-        for index, vector in zip(places, vectors, strict=True):
-            outcomes[index] = vector
-    return outcomes
-
-
-def _or_error(index: int, make: Callable[[], Any]) -> Any:
-    """Return what *make* does, or the error of the item at *index*."""
-    try:
-        return make()
-    except OSError as fault:
+def _error_of(index: int, fault: BaseException) -> ItemError:
+    """Return the error of the row at *index*. Raises *fault* if it is none of a row's."""
+    if isinstance(fault, OSError):
         return unreadable(index, fault)
-    except WorkerError as fault:
+    if isinstance(fault, WorkerError):
         return ItemError(index, fault.code, fault.message, fault.retryable)
+    raise fault

@@ -1,0 +1,146 @@
+"""Decoding in other processes: what comes back, and what is left when one of them, or their owner, ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedding.client.bulk.rows import row_of_file
+from embedding.errors import DecodeError
+from embedding.intake.decoders import Decoders, _Decoder, prepare
+from embedding.intake.image import ImageLimits, decode_image
+from embedding.intake.preprocess import Preprocess
+from tests.bulk.pictures import picture
+from tests.intake.hostile import RGB, flat_png
+
+
+ROOT = Path(__file__).parents[2]
+PREPROCESS = Preprocess(size=64)
+SLOW = flat_png(6000, 6000, RGB)
+OWNER = """
+import os, sys
+from embedding.intake.decoders import Decoders, prepare
+from embedding.intake.limits import ImageLimits
+from embedding.intake.preprocess import Preprocess
+if __name__ == "__main__":
+    prepare()
+    decoders = Decoders(2, Preprocess(), ImageLimits())
+    decoders.submit([b"no picture"]).result()
+    print(*decoders._processes._processes, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Make decoders of one process each, and close them."""
+    prepare()
+    made = []
+
+    def make(count=1):
+        made.append(Decoders(count, PREPROCESS, ImageLimits()))
+        return made[-1]
+
+    yield make
+    for decoders in made:
+        decoders.close()
+
+
+def test_squares_and_errors_keep_their_places(start, tmp_path):
+    """Bytes and files come back as this process would decode them, in order, and each fault in its place."""
+    (tmp_path / "a.png").write_bytes(picture(1))
+    sources = [picture(3), b"no picture", row_of_file(str(tmp_path / "a.png"), "a"), picture(5)]
+    sources.insert(2, row_of_file(str(tmp_path / "gone.png"), "gone"))
+    first, damaged, gone, from_file, last = start().submit(sources).result()
+
+    for found, number in ((first, 3), (from_file, 1), (last, 5)):
+        here = decode_image(picture(number), preprocess=PREPROCESS, limits=ImageLimits())
+        assert np.array_equal(found, here)
+    assert isinstance(damaged, DecodeError)
+    assert damaged.message == "image is not a JPEG, PNG, WebP or GIF"
+    assert isinstance(gone, FileNotFoundError)
+    assert gone.filename == str(tmp_path / "gone.png")
+
+
+def test_a_killed_process_is_told(start):
+    """A process that is killed fails what was submitted, at once and not never."""
+    decoders = start()
+    decoders.submit([b"no picture"]).result()
+    waiting = decoders.submit([SLOW] * 8)
+    (pid,) = decoders._processes._processes
+    os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(BrokenExecutor):
+        waiting.result(timeout=60)
+
+
+def test_closing_waits_for_no_job(start):
+    """Closing ends a job of many pictures after the one in hand, and drops those that have not begun."""
+    decoders = start()
+    decoders.submit([b"no picture"]).result()
+    running, waiting = decoders.submit([SLOW] * 200), [decoders.submit([SLOW] * 200) for _ in range(4)]
+    while not running.running():
+        time.sleep(0.01)
+    decoders.close()
+
+    assert len(running.result()) < 200
+    assert waiting[-1].cancelled()
+
+
+def test_ctrl_c_is_left_to_the_owner(start):
+    """A process goes on after SIGINT, which a terminal sends to all of a command's processes."""
+    decoders = start()
+    decoders.submit([b"no picture"]).result()
+    (pid,) = decoders._processes._processes
+    os.kill(pid, signal.SIGINT)
+
+    assert decoders.submit([picture(1)]).result()[0].shape == (64, 64, 3)
+
+
+def test_no_process_outlives_its_owner(tmp_path):
+    """Where the owner is killed, its decoders end too."""
+    (tmp_path / "owner.py").write_text(OWNER)
+    owner = subprocess.Popen(
+        [sys.executable, str(tmp_path / "owner.py")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with owner:
+        pids = owner.stdout.readline().split()
+        assert pids
+        owner.kill()
+    until_s = time.monotonic() + 60
+    while any(is_running(pid.decode()) for pid in pids) and time.monotonic() < until_s:
+        time.sleep(0.05)
+
+    assert not any(is_running(pid.decode()) for pid in pids)
+
+
+def is_running(pid):
+    """Return whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(("size_bytes", "is_alone"), [(99, False), (100, False), (101, True)])
+def test_large_pictures_take_turns(size_bytes, is_alone):
+    """A picture that needs more than a process's share is decoded while no other such is."""
+    large = threading.Lock()
+    decoder = _Decoder(PREPROCESS, ImageLimits(), 100, large, threading.Event())
+
+    with decoder.hold(size_bytes):
+        assert large.locked() is is_alone
+    assert not large.locked()
