@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench import crowd, http_turns, loop, machine, report, stages, starting, throughput, urls
+from bench import bulk, crowd, http_turns, loop, machine, report, stages, starting, throughput, urls
 from bench.model import ROOT, run_python
 from bench.plan import QUICK, Lengths, Plan
 
@@ -61,6 +61,7 @@ PARTS: Final = (
     Part("HTTP with a free engine (20 seconds)", (crowd.FREE,), crowd.measure_free),
     Part(f"{crowd.CALLERS} callers, every tenth request bad (1 minute)", crowd.MEASURES, crowd.measure),
     Part("the event loop's lag under load (30 seconds)", (loop.LAG,), loop.measure_lag),
+    Part("bulk runs, by turns with what they could be (8 minutes)", bulk.MEASURES, bulk.measure),
     Part("many jobs (4 minutes)", loop.SOAKS, loop.measure_soak),
 )
 

@@ -34,6 +34,7 @@ class Lengths:
     free_s: float = 5.0
     crowd_s: float = 60.0
     soak_jobs: int = 10_000
+    bulk_rows: int = 3_000
     url_jobs: int = 20
     routes_s: float = 1.5
 
@@ -49,6 +50,7 @@ QUICK: Final = Lengths(
     free_s=2.0,
     crowd_s=6.0,
     soak_jobs=500,
+    bulk_rows=300,
     url_jobs=5,
     routes_s=0.4,
 )

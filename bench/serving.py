@@ -102,10 +102,13 @@ class Serving:
 
 
 @contextmanager
-def serving(command: Command) -> Iterator[Serving]:
-    """Run *command* as a worker until the block ends; the block begins when it asks for jobs."""
+def serving(command: Command, *, reads_results: bool = False) -> Iterator[Serving]:
+    """Run *command* as a worker until the block ends; the block begins when it asks for jobs.
+
+    *reads_results*: others than `load` ask after jobs too, over HTTP.
+    """
     with (
-        LoopbackRunPod(HOLD_S, reads_results=False) as platform,
+        LoopbackRunPod(HOLD_S, reads_results=reads_results) as platform,
         platform.worker(command.argv, env=_environment(command), cwd=ROOT) as worker,
     ):
         worker.wait_ready(READY_S)

@@ -113,7 +113,7 @@ class ServerlessTransport:
         if _field(standing, "status") not in FINAL:
             job_id = _field(standing, "id")
             try:
-                standing = await self._polled(standing, job_id, attempts)
+                standing = await self._polled(standing, job_id, attempts, _pauses_s())
             except Unreachable:
                 await self._cancel_id(job_id)
                 raise
@@ -123,9 +123,12 @@ class ServerlessTransport:
             raise JobFailed("JOB_LOST", "the platform has no output of the job", retryable=True)
         return standing["output"]
 
-    async def _polled(self, standing: Any, job_id: str, attempts: Attempts) -> Any:
-        """Return how the job has ended. Raises Unreachable if it has not when the time is over."""
-        pauses_s, told = self._pauses_s(), ""
+    async def _polled(self, standing: Any, job_id: str, attempts: Attempts, pauses_s: Iterator[float]) -> Any:
+        """Return how the job has ended; *pauses_s* are waited before each time that it is asked after.
+
+        Raises Unreachable if it has not when the time is over.
+        """
+        told = ""
         while (status := _field(standing, "status")) not in FINAL:
             if status != told:
                 _LOG.info("the job is %s", status)
@@ -136,13 +139,6 @@ class ServerlessTransport:
             await asyncio.sleep(pause_s)
             standing = await self._status(job_id, attempts)
         return standing
-
-    def _pauses_s(self) -> Iterator[float]:
-        """Yield how long to wait before each time that a job is asked after."""
-        pause_s = FIRST_POLL_S
-        while True:
-            yield pause_s
-            pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
 
     async def _status(self, job_id: str, attempts: Attempts) -> Any:
         try:
@@ -177,6 +173,14 @@ class ServerlessTransport:
         output = standing.get("output")
         retryable = isinstance(output, dict) and output.get("retryable") is True
         return JobFailed(code, message, retryable=retryable)
+
+
+def _pauses_s() -> Iterator[float]:
+    """Yield how long to wait before each time that a job is asked after."""
+    pause_s = FIRST_POLL_S
+    while True:
+        yield pause_s
+        pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
 
 
 def _field(standing: Any, name: str) -> str:

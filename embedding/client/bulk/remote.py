@@ -7,7 +7,6 @@ The platform counts requests over ten seconds: 1,000 of /run, 2,000 of /status, 
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -16,6 +15,7 @@ import httpx
 from embedding.client.arguments import credential, endpoint, hint_for, signing_key, web_url
 from embedding.client.bulk.flow import Answer
 from embedding.client.bulk.folder import Model
+from embedding.client.bulk.line import Line
 from embedding.client.bulk.rows import Row
 from embedding.client.bulk.window import Window
 from embedding.client.calls import ENVELOPE_BYTES, Call, Options
@@ -23,7 +23,7 @@ from embedding.client.embeddings import Collected
 from embedding.client.errors import ClientError
 from embedding.client.http import HttpTransport
 from embedding.client.identity import IdentityCheck
-from embedding.client.serverless import FIRST_POLL_S, LONGEST_POLL_S, ServerlessTransport
+from embedding.client.serverless import ServerlessTransport
 from embedding.client.wire import Wire
 
 
@@ -41,9 +41,6 @@ ATTEMPTS: Final = 40  # over five minutes: a platform that is away for so long i
 JOB_TIMEOUT_S: Final = 3600.0
 HTTP_TIMEOUT_S: Final = 600.0
 LOOK_S: Final = 2.0
-EARLY_SHARE: Final = 0.8  # of what jobs took lately, after which one is asked after
-NEWEST_SHARE: Final = 0.2  # of a job in what jobs took lately
-LONGEST_FIRST_POLL_S: Final = 30.0
 SPLIT_JOBS: Final = 4  # in flight of those that one becomes, where a worker takes fewer items
 REQUESTS_PER_S: Final = {"run": 80.0, "status": 160.0, "cancel": 8.0}
 BURST_S: Final = 8.0  # an idle route saves so much of its rate
@@ -151,24 +148,17 @@ def _secret(value: Any) -> str | None:
 
 
 class _Queue(ServerlessTransport):
-    """A queue endpoint whose jobs are asked after when they should be done, by how long others took.
+    """A queue endpoint whose jobs are asked after when they should be done."""
 
-    A question costs 1.5 ms of a core: asked as a lone call asks, jobs of ten seconds took half of all that a
-    run costs here.
-    """
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._line = Line()
 
-    _took_s = 0.0
-
-    async def _polled(self, standing: Any, job_id: str, attempts: Attempts) -> Any:
-        started_s = time.monotonic()
-        standing = await super()._polled(standing, job_id, attempts)
-        self._took_s += (time.monotonic() - started_s - self._took_s) * NEWEST_SHARE
+    async def _polled(self, standing: Any, job_id: str, attempts: Attempts, pauses_s: Iterator[float]) -> Any:
+        place = self._line.join()
+        standing = await super()._polled(standing, job_id, attempts, place.pauses_s(pauses_s))
+        place.leave(standing)
         return standing
-
-    def _pauses_s(self) -> Iterator[float]:
-        yield min(LONGEST_FIRST_POLL_S, max(FIRST_POLL_S, EARLY_SHARE * self._took_s))
-        while True:
-            yield min(LONGEST_POLL_S, max(FIRST_POLL_S, (1 - EARLY_SHARE) * self._took_s))
 
 
 class PacedWire(Wire):
