@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from embedding.__main__ import main
-from embedding.client.bulk.window import HELD_BYTES, LEAST_JOBS, Window
 from tests.bulk.pictures import fill_folder, fill_tar
 from tests.bulk.running import endpoint, environment, finish, kill_after, parts_of, start
 from tests.bulk.stand_in import table
@@ -173,53 +172,3 @@ def test_pyarrow_is_asked_for(monkeypatch, tmp_path, capsys):
 
     assert main(["embed", "a.txt", "--out", "o.parquet", "--local"]) == 1
     assert "error: pyarrow is not installed: pip install '.[bulk]'" in capsys.readouterr().err
-
-
-def test_window_stays_where_jobs_wait():
-    """Jobs that take long, because they wait at a worker, are not joined by more."""
-    window = Window(100)
-    for ended, size in ((1, 32), (100, 64)):
-        window.jobs, window.ended = window.size, ended
-        window._looked_s -= 2.0
-        window.look({"jobs": {"inQueue": 0}, "workers": {"ready": 1}})
-        assert window.size == size
-
-
-def test_window_grows_while_the_queue_is_short():
-    """The window doubles while it is full and the workers would soon be idle, up to its limit."""
-    window = Window(100)
-    sizes = []
-    for queued, ready in ((3, 1), (4, 1), (7, 2), (8, 2), (0, 0)):
-        window.jobs = window.size
-        window.look({"jobs": {"inQueue": queued}, "workers": {"ready": ready}})
-        sizes.append(window.size)
-
-    assert sizes == [64, 64, 100, 100, 100]
-
-
-def test_window_shrinks_once_for_many_refusals():
-    """Refusals for too many requests halve it once, never below a few, and it does not grow at once."""
-    window = Window(100)
-    for _ in range(20):
-        window.refuse()
-    window.jobs = window.size
-    window.look({"jobs": {"inQueue": 0}, "workers": {"ready": 1}})
-    halved = window.size
-    for _ in range(5):
-        window._calm_until_s = 0
-        window.refuse()
-
-    assert (halved, window.size, window.refused) == (16, LEAST_JOBS, 25)
-
-
-@pytest.mark.parametrize(
-    ("held", "has_room"), [(HELD_BYTES - 11, True), (HELD_BYTES - 10, True), (HELD_BYTES - 9, False)]
-)
-def test_window_bounds_bytes(held, has_room):
-    """Payloads in flight are bounded, and one job may always run."""
-    window = Window(100)
-    window.enter(held)
-
-    assert window.has_room(10) is has_room
-    window.leave(held)
-    assert window.has_room(2 * HELD_BYTES)
