@@ -2,6 +2,12 @@
 
 A pool belongs to an event loop, so a client that meets another loop, in a second `asyncio.run` or after a
 fork, opens a new one. What is told of an answer never holds the credential, even where a server echoes it.
+
+The proxies that the environment names are used as other programs use them: of https they see the host alone.
+Plain http that holds a credential, or is for this machine, passes them by, since a proxy could read it, or
+would ask its own machine. Plain http to another machine, signed or open, goes through the proxy that is set:
+like everybody on that way it sees the items and vectors, may change the answer, and may deliver the job later
+or in place of the caller, once and before the signature ends; it cannot sign another.
 """
 
 from __future__ import annotations
@@ -14,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from embedding import __version__
-from embedding.client.errors import TOLD_CHARS, BadAnswer, Closed, Refused, Unreachable
+from embedding.client.errors import TOLD_CHARS, BadAnswer, Closed, NotConfigured, Refused, Unreachable
 from embedding.client.retries import Attempts, may_pass, retry_after_s
+from embedding.contract.destinations import may_carry_credentials
 
 
 if TYPE_CHECKING:
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 CONNECT_S: Final = 10.0
 SPARE_CONNECTIONS: Final = 4  # for cancelling and asking after jobs while all others are waited on
 CERTIFICATE: Final = "CERTIFICATE_VERIFY_FAILED"
+ENVIRONMENT: Final = "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE, SSL_CERT_DIR"
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -57,7 +65,7 @@ class Wire:
         """Return what *url* answers, parsed. *body* is asked anew for each attempt: a signature serves once.
 
         Raises Refused for a status that no attempt changes, Unreachable when attempts or time are used up,
-        BadAnswer for what is not JSON, Closed after `aclose`.
+        BadAnswer for what is not JSON, Closed after `aclose`, NotConfigured where no request can be made.
         """
         sent = 0
         while True:
@@ -87,24 +95,35 @@ class Wire:
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
             async with asyncio.timeout(attempts.left_s):
-                return await self._pool().request(method, url, content=content, headers=headers)
+                return await self._pool(url).request(method, url, content=content, headers=headers)
         except (httpx.RequestError, TimeoutError) as fault:
             return fault
+        except (httpx.InvalidURL, UnicodeError):
+            raise NotConfigured("the worker's address has a host that cannot be one") from None
 
-    def _pool(self) -> httpx.AsyncClient:
+    def _pool(self, url: str) -> httpx.AsyncClient:
         if self._is_closed:
             raise Closed("this client is closed: make a new one")
         loop = asyncio.get_running_loop()
         if self._http is None or self._loop is not loop:
-            headers = {"User-Agent": f"clip-embedding-client/{__version__}"}
-            if self._credential is not None:
-                headers["Authorization"] = f"Bearer {self._credential}"
-            limits = httpx.Limits(
-                max_connections=self._connections, max_keepalive_connections=self._connections
-            )
-            self._http = httpx.AsyncClient(headers=headers, limits=limits, timeout=self._timeout)
-            self._loop = loop
+            self._http, self._loop = self._opened(url), loop
         return self._http
+
+    def _opened(self, url: str) -> httpx.AsyncClient:
+        """Return a pool for the host of *url*."""
+        headers = {"User-Agent": f"clip-embedding-client/{__version__}"}
+        if self._credential is not None:
+            headers["Authorization"] = f"Bearer {self._credential}"
+        limits = httpx.Limits(max_connections=self._connections, max_keepalive_connections=self._connections)
+        is_plain = not url.lower().startswith("https:")
+        is_direct = is_plain and (self._credential is not None or may_carry_credentials(url))
+        try:
+            return httpx.AsyncClient(
+                headers=headers, limits=limits, timeout=self._timeout, trust_env=not is_direct
+            )
+        except (httpx.InvalidURL, ImportError, OSError, ValueError) as fault:
+            why = str(fault) if isinstance(fault, ImportError) else type(fault).__name__
+            raise NotConfigured(f"one of {ENVIRONMENT} cannot be used: {why}") from None
 
     def _parsed(self, response: httpx.Response) -> Any:
         try:

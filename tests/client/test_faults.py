@@ -16,6 +16,7 @@ from embedding.client import (
     ItemsFailed,
     JobFailed,
     ModelChanged,
+    NotConfigured,
     Refused,
     ServerlessClient,
     Unreachable,
@@ -474,6 +475,8 @@ class TestAddresses:
             (lambda: HttpClient("https://"), "base_url must be an address"),
             (lambda: HttpClient("http://[::1"), "base_url must be an address"),
             (lambda: HttpClient("http://x.example:99999"), "base_url must be an address"),
+            (lambda: HttpClient("https://x .example"), "base_url must be an address"),
+            (lambda: HttpClient("https://x.example\n"), "base_url must be an address"),
             (lambda: HttpClient("https://x", token="a\nb"), "token must be printable ASCII"),
             (lambda: HttpClient("https://x", max_batch_size=0), "max_batch_size is 0; it must be 1 or more"),
         ],
@@ -484,6 +487,13 @@ class TestAddresses:
             make()
 
         assert "two words" not in str(told.value)
+
+    @pytest.mark.parametrize("host", ["\u2603.example", "xn--a"])
+    def test_a_host_that_no_name_can_be(self, host):
+        """What only the encoding of names finds is an exception of the client's too."""
+        with HttpClient(f"https://{host}") as client:
+            with pytest.raises(NotConfigured, match="a host that cannot be one"):
+                client.embed_text("x")
 
     @pytest.mark.parametrize(
         "make",
