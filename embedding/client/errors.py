@@ -23,8 +23,9 @@ a secret or a token. Items fail by the worker's codes (README.md) and by these o
 
 from __future__ import annotations
 
+import copyreg
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
@@ -35,9 +36,13 @@ TOLD_CHARS = 300
 
 
 class ClientError(Exception):
-    """A call that cannot be answered."""
+    """A call that cannot be answered. It may be copied and pickled, as a pool of processes does."""
 
     partial: Embeddings | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own calls the class with `args`, the message, which is not what each of these takes.
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class Unreachable(ClientError):
