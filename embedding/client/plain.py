@@ -3,11 +3,13 @@
     with ServerlessClient(endpoint_id, api_key, secret=…) as client:
         embeddings = client.embed_images(["one.jpg", "two.png"])
 
-A client may be used by several threads at once, and in a process that was forked after it was made.
+A client may be used by several threads at once, and in a process that was forked after it was made. One that
+is dropped without `close` ends its thread and connections when it is collected.
 """
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 from embedding.client.clients import (
@@ -41,6 +43,8 @@ class Client:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
         self._portal = Portal()
+        # At exit the thread ends with the process, and closing might wait for a platform that is gone.
+        weakref.finalize(self, self._portal.abandon, client.aclose).atexit = False
 
     def embed_image(
         self, image: ImageInput, *, normalize: bool = True, dtype: EmbedDtype = "float32"

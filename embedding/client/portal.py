@@ -3,6 +3,8 @@
 It works inside a running loop too, as in a notebook. Ctrl-C reaches the main thread alone: the coroutine that
 it waits for is then cancelled and waited for, since that is when remote jobs are cancelled. A second Ctrl-C
 does not wait. A fork copies no threads, so a child process starts its own at its first call.
+
+Nothing waits for a thread in which a caller's generator is being read: it ends when the generator answers.
 """
 
 from __future__ import annotations
@@ -55,20 +57,30 @@ class Portal:
     def close(self, finish: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Cancel what still runs, run what *finish* returns, and end the thread; once."""
         with self._opening:
-            is_running = not self._is_closed and self._pid == os.getpid()
-            self._is_closed = True
+            ending = self.abandon(finish)
+        if ending is not None:
+            ending.result()
+            self._thread.join()
+
+    def abandon(self, finish: Callable[[], Coroutine[Any, Any, None]]) -> Future[None] | None:
+        """Begin to close, and return what that comes to; None if there is nothing to end.
+
+        It waits for nothing, no lock either: a finalizer runs in any thread, in the loop's own too, and
+        since it is called when nobody holds the client there is no other call.
+        """
+        is_running = not self._is_closed and self._pid == os.getpid()
+        self._is_closed = True
         if not is_running:
-            return
-        asyncio.run_coroutine_threadsafe(self._wind_up(finish), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+            return None
+        ending = asyncio.run_coroutine_threadsafe(self._wind_up(finish), self._loop)
+        ending.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
+        return ending
 
     def _open(self) -> None:
         if self._pid == os.getpid():
             return
         self._loop, self._calls = asyncio.new_event_loop(), set()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="embedding client", daemon=True)
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="embedding client", daemon=True)
         self._thread.start()
         self._pid = os.getpid()
 
@@ -78,7 +90,21 @@ class Portal:
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
         await finish()
-        await asyncio.get_running_loop().shutdown_default_executor()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+class _Exit(Exception):
+    """Holds what a caller's generator raised to end its program, which a task would end the loop by."""
+
+    def __init__(self, fault: BaseException) -> None:
+        super().__init__(fault)
+        self.fault = fault
 
 
 class _Call(Generic[T]):
@@ -89,7 +115,7 @@ class _Call(Generic[T]):
         self._task: asyncio.Task[T]
 
     def start(self, calls: set[asyncio.Task[Any]]) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task = asyncio.get_running_loop().create_task(self._run())
         calls.add(self._task)
         self._task.add_done_callback(calls.discard)
         self._task.add_done_callback(self._settle)
@@ -97,10 +123,17 @@ class _Call(Generic[T]):
     def cancel(self) -> None:
         self._task.cancel()
 
+    async def _run(self) -> T:
+        try:
+            return await self._coroutine
+        except (KeyboardInterrupt, SystemExit) as fault:
+            raise _Exit(fault) from None
+
     def _settle(self, task: asyncio.Task[T]) -> None:
+        self._coroutine.close()  # a task that is cancelled before it begins does not touch it
         if task.cancelled():
             self._outcome.set_exception(Closed("this client was closed while the call ran"))
         elif fault := task.exception():
-            self._outcome.set_exception(fault)
+            self._outcome.set_exception(fault.fault if isinstance(fault, _Exit) else fault)
         else:
             self._outcome.set_result(task.result())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from embedding.client import HttpClient, ServerlessClient
+from embedding.client import Closed, HttpClient, ServerlessClient
 from tests.client.scripted import scripted
 from tests.loopback import LoopbackRunPod
 
@@ -118,6 +119,110 @@ def test_a_client_that_was_never_used_holds_nothing():
     assert threading.active_count() == before
     for client in clients:
         client.close()
+
+
+def wait_until(is_so, *, within_s=20):
+    """Wait until *is_so* returns True."""
+    end_s = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def test_dropped_clients_end():
+    """Those that nobody closes end their threads and connections when they are collected."""
+    threads, pools = [], []
+    with scripted() as script:
+        for _ in range(3):
+            client = HttpClient(script.url)
+            client.embed_text("x")
+            threads.append(client._portal._thread)
+            pools.append(client._client._transport._wire._http)
+        del client
+        gc.collect()
+
+        wait_until(lambda: not any(thread.is_alive() for thread in threads))
+    assert all(pool.is_closed for pool in pools)
+
+
+def test_a_client_may_be_dropped_in_its_own_thread():
+    """Where the last reference goes in the loop that it is to end, that ends too."""
+    with scripted() as script:
+        client = HttpClient(script.url)
+        client.embed_text("x")
+        thread, loop, held = client._portal._thread, client._portal._loop, [client]
+        del client
+        gc.collect()
+        loop.call_soon_threadsafe(held.clear)
+
+        wait_until(lambda: not thread.is_alive())
+    assert loop.is_closed()
+
+
+def test_a_process_may_forget_its_clients():
+    """A forked child may drop a client that its parent goes on using, and a process may end with one open."""
+    program = """
+import os, sys
+from embedding.client import HttpClient
+
+client = HttpClient(sys.argv[1])
+client.embed_text("a")
+child = os.fork()
+if not child:
+    del client
+    os._exit(0)
+print(os.waitpid(child, 0)[1], client.embed_text("b").shape)
+"""
+    with scripted() as script:
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, script.url]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 (4,)\n", "")
+
+
+@pytest.mark.parametrize("fault", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_a_generator_may_end_its_program(fault):
+    """What it raises is raised where the call was, and the client goes on."""
+
+    def texts():
+        yield "a"
+        raise fault
+
+    with scripted() as script, HttpClient(script.url) as client:
+        with pytest.raises(type(fault)):
+            client.embed_texts(texts())
+
+        assert client.embed_text("x").shape == (4,)
+
+
+def test_closing_does_not_wait_for_a_generator():
+    """A call whose generator says nothing is told that the client was closed, and closing goes on."""
+    is_read, is_over = threading.Event(), threading.Event()
+
+    def texts():
+        is_read.set()
+        is_over.wait(60)
+        yield "a"
+
+    def wait():
+        with pytest.raises(Closed) as closed:
+            client.embed_texts(texts())
+        told.append(closed.value)
+
+    told = []
+    client = HttpClient("http://127.0.0.1:9")
+    thread = threading.Thread(target=wait)
+    thread.start()
+    is_read.wait(20)
+    start_s = time.monotonic()
+    try:
+        client.close()
+        thread.join(20)
+        took_s = time.monotonic() - start_s
+    finally:
+        is_over.set()
+
+    assert (len(told), took_s < 30) == (1, True)
 
 
 def test_help_teaches():
