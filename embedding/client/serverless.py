@@ -86,13 +86,17 @@ class ServerlessTransport:
         await self._wire.aclose()
 
     async def _run_once(self, job_input: Mapping[str, Any], attempts: Attempts) -> Any:
-        submitting = asyncio.ensure_future(self._submit(job_input, attempts))
-        try:
-            standing = await asyncio.shield(submitting)
-            return await self._output(standing, attempts)
-        except asyncio.CancelledError:
-            await self._cancel(submitting)
-            raise
+        standing = await self._submit(job_input, attempts)
+        if _field(standing, "status") not in FINAL:
+            job_id = _field(standing, "id")
+            try:
+                standing = await self._polled(standing, job_id, attempts, _pauses_s())
+            except JobFailed:
+                raise
+            except (ClientError, asyncio.CancelledError):
+                await self._cancel_id(job_id)
+                raise
+        return self._output(standing)
 
     async def _submit(self, job_input: Mapping[str, Any], attempts: Attempts) -> Any:
         def body() -> bytes:
@@ -100,7 +104,7 @@ class ServerlessTransport:
             return to_json({"input": signed, "policy": self._policy})
 
         try:
-            return await self._wire.send("POST", self._submit_url, attempts, body)
+            return await self._wire.send("POST", self._submit_url, attempts, body, self._cancel)
         except Refused as refusal:
             if refusal.status == TOO_LARGE:
                 raise JobFailed("REQUEST_TOO_LARGE", str(refusal), retryable=False) from None
@@ -108,15 +112,8 @@ class ServerlessTransport:
                 raise Refused(refusal.status, refusal.body, REFUSALS[refusal.status]) from None
             raise
 
-    async def _output(self, standing: Any, attempts: Attempts) -> Any:
-        """Return the output of the job that *standing* tells of, once it has ended."""
-        if _field(standing, "status") not in FINAL:
-            job_id = _field(standing, "id")
-            try:
-                standing = await self._polled(standing, job_id, attempts, _pauses_s())
-            except Unreachable:
-                await self._cancel_id(job_id)
-                raise
+    def _output(self, standing: Any) -> Any:
+        """Return the output of the job that *standing* tells the end of. Raises JobFailed."""
         if standing["status"] != "COMPLETED":
             raise self._failure(standing["status"], standing)
         if standing.get("output") is None:
@@ -148,13 +145,10 @@ class ServerlessTransport:
                 raise
             raise JobFailed("JOB_LOST", "the platform no longer knows the job", retryable=True) from None
 
-    async def _cancel(self, submitting: asyncio.Future[Any]) -> None:
-        """Cancel the job that *submitting* makes, whose id is known within the wait of /runsync."""
-        with suppress(ClientError, TimeoutError):
-            async with asyncio.timeout(CANCEL_S):
-                standing = await submitting
-                if _field(standing, "status") not in FINAL:
-                    await self._cancel_id(_field(standing, "id"))
+    async def _cancel(self, standing: Any) -> None:
+        """Cancel the job of *standing*, which came within the wait of /runsync."""
+        if _field(standing, "status") not in FINAL:
+            await self._cancel_id(_field(standing, "id"))
 
     async def _cancel_id(self, job_id: str) -> None:
         with suppress(ClientError):

@@ -15,20 +15,30 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
 from embedding import __version__
-from embedding.client.errors import TOLD_CHARS, BadAnswer, Closed, NotConfigured, Refused, Unreachable
+from embedding.client.errors import (
+    TOLD_CHARS,
+    BadAnswer,
+    ClientError,
+    Closed,
+    NotConfigured,
+    Refused,
+    Unreachable,
+)
 from embedding.client.retries import Attempts, may_pass, retry_after_s
 from embedding.contract.destinations import may_carry_credentials
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 CONNECT_S: Final = 10.0
+LATE_S: Final = 5.0  # for an answer whose caller was cancelled, and for what that takes
 SPARE_CONNECTIONS: Final = 4  # for cancelling and asking after jobs while all others are waited on
 CERTIFICATE: Final = "CERTIFICATE_VERIFY_FAILED"
 ENVIRONMENT: Final = "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE, SSL_CERT_DIR"
@@ -60,16 +70,23 @@ class Wire:
         return Attempts.within(timeout_s, count=self._attempts)
 
     async def send(
-        self, method: str, url: str, attempts: Attempts, body: Callable[[], bytes] | None = None
+        self,
+        method: str,
+        url: str,
+        attempts: Attempts,
+        body: Callable[[], bytes] | None = None,
+        late: Callable[[Any], Awaitable[None]] | None = None,
     ) -> Any:
         """Return what *url* answers, parsed. *body* is asked anew for each attempt: a signature serves once.
 
+        When the caller is cancelled no other attempt begins. One that is on its way is given up, or where
+        there is *late*, is waited for, and what it answers is handed to that.
         Raises Refused for a status that no attempt changes, Unreachable when attempts or time are used up,
         BadAnswer for what is not JSON, Closed after `aclose`, NotConfigured where no request can be made.
         """
         sent = 0
         while True:
-            outcome = await self._once(method, url, attempts, body)
+            outcome = await self._once(method, url, attempts, body, late)
             sent += 1
             if isinstance(outcome, httpx.Response) and outcome.is_success:
                 return self._parsed(outcome)
@@ -89,10 +106,19 @@ class Wire:
             await self._http.aclose()
 
     async def _once(
-        self, method: str, url: str, attempts: Attempts, body: Callable[[], bytes] | None
+        self,
+        method: str,
+        url: str,
+        attempts: Attempts,
+        body: Callable[[], bytes] | None,
+        late: Callable[[Any], Awaitable[None]] | None,
     ) -> Outcome:
         content = None if body is None else await asyncio.to_thread(body)
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        request = self._request(method, url, attempts, content)
+        return await (request if late is None else self._kept(request, late))
+
+    async def _request(self, method: str, url: str, attempts: Attempts, content: bytes | None) -> Outcome:
+        headers = {} if content is None else {"Content-Type": "application/json"}
         try:
             async with asyncio.timeout(attempts.left_s):
                 return await self._pool(url).request(method, url, content=content, headers=headers)
@@ -100,6 +126,20 @@ class Wire:
             return fault
         except (httpx.InvalidURL, UnicodeError):
             raise NotConfigured("the worker's address has a host that cannot be one") from None
+
+    async def _kept(
+        self, request: Coroutine[Any, Any, Outcome], late: Callable[[Any], Awaitable[None]]
+    ) -> Outcome:
+        asking = asyncio.ensure_future(request)
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            with suppress(ClientError, TimeoutError):
+                async with asyncio.timeout(LATE_S):
+                    outcome = await asking
+                    if isinstance(outcome, httpx.Response) and outcome.is_success:
+                        await late(self._parsed(outcome))
+            raise
 
     def _pool(self, url: str) -> httpx.AsyncClient:
         if self._is_closed:

@@ -398,6 +398,59 @@ class TestQueue:
             asyncio.run(hurry())
         assert [asked.path for asked in script.asked] == ["/v2/x1/runsync?wait=2000", "/v2/x1/cancel/j1"]
 
+    @pytest.mark.parametrize(
+        "told",
+        [Answer(200, PROXY.encode()), Answer(401, b"no"), {"id": "j1"}],
+        ids=["no JSON", "refused", "no status"],
+    )
+    def test_nonsense_while_the_job_runs(self, queue, script, told):
+        """Whoever cannot be told how a job stands does not wait for it, so it is cancelled."""
+        script.answers = [{"id": "j1", "status": "IN_PROGRESS"}, told]
+
+        with pytest.raises((BadAnswer, Refused)):
+            queue.embed_text("x")
+        assert script.asked[-1].path == "/v2/x1/cancel/j1"
+
+    def test_nothing_is_sent_after_a_cancellation(self, script):
+        """A submission that waits to be sent again is given up, and leaves no job behind."""
+        script.answers = [Answer(429, b"", {"Retry-After": "60"})]
+
+        async def hurry():
+            async with AsyncServerlessClient("x1", KEY, api_url=f"{script.url}/v2") as client:
+                call = asyncio.ensure_future(client.embed_text("x"))
+                while not script.asked:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)  # the answer comes, and the pause begins
+                start_s = time.monotonic()
+                call.cancel()
+                await asyncio.wait([call])
+                return call.cancelled(), time.monotonic() - start_s
+
+        is_cancelled, took_s = asyncio.run(hurry())
+        assert (is_cancelled, took_s < 4, len(script.asked)) == (True, True, 1)
+
+    def test_a_late_refusal_is_not_tried_again(self, script):
+        """A submission that fails after its caller was cancelled was the last."""
+        is_refused = threading.Event()
+
+        def refuse(_asked):
+            is_refused.wait(20)
+            return Answer(503)
+
+        script.answers = [refuse]
+
+        async def hurry():
+            async with AsyncServerlessClient("x1", KEY, api_url=f"{script.url}/v2") as client:
+                call = asyncio.ensure_future(client.embed_text("x"))
+                while not script.asked:
+                    await asyncio.sleep(0.01)
+                call.cancel()
+                asyncio.get_running_loop().call_soon(is_refused.set)
+                await asyncio.wait([call])
+
+        asyncio.run(hurry())
+        assert len(script.asked) == 1
+
     def test_a_platform_that_is_gone_while_the_job_runs(self, script):
         """When nobody can say how a job stands, it is cancelled too."""
         script.answers = [{"id": "j1", "status": "IN_PROGRESS"}, Answer(503), Answer(503)]

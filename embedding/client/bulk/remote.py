@@ -28,7 +28,7 @@ from embedding.client.wire import Wire
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from types import TracebackType
 
     from embedding.client.calls import Transport
@@ -169,11 +169,18 @@ class PacedWire(Wire):
         self._window = window
         self._paces = {route: _Pace(rate) for route, rate in REQUESTS_PER_S.items()}
 
-    async def _once(self, method: str, url: str, attempts: Attempts, body: Callable[[], bytes] | None) -> Any:
+    async def _once(
+        self,
+        method: str,
+        url: str,
+        attempts: Attempts,
+        body: Callable[[], bytes] | None,
+        late: Callable[[Any], Awaitable[None]] | None,
+    ) -> Any:
         for route, pace in self._paces.items():
             if f"/{route}/" in f"{url}/":
                 await pace.turn()
-        outcome = await super()._once(method, url, attempts, body)
+        outcome = await super()._once(method, url, attempts, body, late)
         if isinstance(outcome, httpx.Response) and outcome.status_code == TOO_MANY_REQUESTS:
             self._window.refuse()
         return outcome
