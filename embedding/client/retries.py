@@ -10,6 +10,7 @@ answer's own Date, so that no clock need be right.
 from __future__ import annotations
 
 import random
+import re
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -23,6 +24,8 @@ AGAIN: Final = frozenset({408, 425, 429})
 SERVER_FAULTS: Final = range(500, 600)
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 20.0
+LONGEST_ASKED_S: Final = 86_400.0  # beyond the time of any call
+SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")  # whole ones by RFC 9110; services send fractions too
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +59,17 @@ def full_jitter_s(sent: int) -> float:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return how many seconds `Retry-After` asks to wait, 0 at least, or None if it does not say."""
+    """Return how many seconds `Retry-After` asks to wait, from 0 to a day, or None if it does not say."""
     told = headers.get("retry-after", "").strip()
-    if told.isdecimal():
-        return float(told)
     try:
-        until, now = parsedate_to_datetime(told), parsedate_to_datetime(headers.get("date", ""))
-        return max(0.0, (until - now).total_seconds())
-    except (TypeError, ValueError):
+        asked_s = float(told) if SECONDS.fullmatch(told) else _until_s(told, headers.get("date", ""))
+    except (OverflowError, TypeError, ValueError):
         return None
+    return min(max(0.0, asked_s), LONGEST_ASKED_S)
+
+
+def _until_s(date: str, now: str) -> float:
+    return (parsedate_to_datetime(date) - parsedate_to_datetime(now)).total_seconds()
 
 
 def may_pass(status: int) -> bool:

@@ -123,14 +123,6 @@ class TestAttempts:
         first, second = (asked.at_s for asked in script.asked)
         assert 1 <= second - first < 1.5
 
-    @pytest.mark.parametrize("told", ["", "soon", "-5", "Fri, 31 Feb 1999", "1e3", "0"])
-    def test_nonsense_of_when_to_come_again(self, script, told):
-        """What cannot be read is as if it were not said."""
-        script.answers = [Answer(429, b"", {"Retry-After": told})]
-
-        with HttpClient(script.url, timeout_s=5) as client:
-            assert client.embed_text("x").shape == (4,)
-
     def test_a_service_that_asks_for_too_long(self, make, script):
         """Nobody waits for what comes after the time is over."""
         script.answers = [Answer(429, b"", {"Retry-After": "3600"})]
