@@ -64,10 +64,10 @@ class Collected:
         try:
             pairs = list(zip(indices, answer["results"], strict=True))
             outcomes = [_outcome(index, result, dtype) for index, result in pairs]
+            self._same_model(answer)
             self._require_one_dim(outcomes)
-        except (AttributeError, InvalidInput, KeyError, TypeError, ValueError) as fault:
+        except (AttributeError, InvalidInput, KeyError, OverflowError, TypeError, ValueError) as fault:
             raise BadAnswer("the answer has no result for each item: is this such a worker?") from fault
-        self._same_model(answer)
         for (index, _), outcome in zip(pairs, outcomes, strict=True):
             if isinstance(outcome, ItemError):
                 self.errors[index] = outcome
@@ -90,11 +90,12 @@ class Collected:
 
     def whole(self) -> Embeddings:
         """Return all outcomes in the order of the call; an item without one has the error NOT_REACHED."""
+        count = self.count  # a generator may still be read, and count on
         dim = next((len(vector) for vector in self.vectors.values()), 0)
-        vectors = np.full((self.count, dim), np.nan, dtype=np.float32)
+        vectors = np.full((count, dim), np.nan, dtype=np.float32)
         for index, vector in self.vectors.items():
             vectors[index] = vector
-        errors = tuple(self._error_of(index) for index in range(self.count))
+        errors = tuple(self._error_of(index) for index in range(count))
         return Embeddings(vectors, errors, self.fingerprint, self.model)
 
     def _error_of(self, index: int) -> ItemError | None:
@@ -107,8 +108,9 @@ def _outcome(index: int, result: Mapping[str, Any], dtype: EmbedDtype) -> Vector
     if "error" in result:
         error = result["error"]
         return ItemError(index, str(error["code"]), str(error["message"]), error["retryable"] is True)
-    vector = decode(result["embedding"], dtype)
-    if vector.ndim != 1 or not np.isfinite(vector).all():
+    with np.errstate(over="ignore"):  # what is too large for a float32 is infinite, and refused
+        vector = decode(result["embedding"], dtype)
+    if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
         raise ValueError
     return vector
 

@@ -68,8 +68,10 @@ class HttpTransport:
         try:
             error = json.loads(refusal.body)["error"]
             code, message, retryable = error["code"], error["message"], error["retryable"] is True
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, RecursionError, TypeError, ValueError):
             code, message, retryable = "", str(refusal), False
+        if not isinstance(code, str):
+            return refusal
         if refusal.status == TOO_LARGE and code in ("", "INVALID_INPUT"):
             return JobFailed("REQUEST_TOO_LARGE", message, retryable=False)
         if code == "AUTH_FAILED":

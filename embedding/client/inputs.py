@@ -38,6 +38,13 @@ WITHOUT_WHITE: Final = frozenset({"I", "F"})
 CHANNELS: Final = (1, 3, 4)
 ENVELOPE_BYTES: Final = 64  # around one item: its braces, quotes and field name
 TOLD_PATH_CHARS: Final = 200
+DAMAGED: Final = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    SyntaxError,
+    ValueError,
+)  # what Pillow's readers raise
 
 
 def image_item(image: ImageInput) -> WireItem:
@@ -49,7 +56,7 @@ def image_item(image: ImageInput) -> WireItem:
     """
     if isinstance(image, str) and image[: len("https://")].lower().startswith(WEB):
         return {"image_url": _unicode(image, "a URL")}
-    if isinstance(image, str) and image.startswith("data:"):
+    if isinstance(image, str) and image[: len("data:")].lower() == "data:":
         return {"image_base64": _unicode(image, "a data URI")}
     return {"image_base64": base64.b64encode(_encoded(image)).decode("ascii")}
 
@@ -152,7 +159,10 @@ def _advice(pixels: npt.NDArray[Any]) -> str:
 
 
 def _png(image: Image) -> bytes:
-    image.load()
+    try:
+        image.load()
+    except DAMAGED as fault:
+        raise OSError(str(fault)) from fault
     into = io.BytesIO()
     exif = image.info.get("exif")
     options = {"exif": exif} if isinstance(exif, bytes) else {}

@@ -50,9 +50,9 @@ class Asked:
         return [next(iter(item.values())) for item in self.input["items"]]
 
 
-def embedded(job_input, *, failing=(), fingerprint="f" * 16):
+def embedded(job_input, *, failing=(), fingerprint="f" * 16, dim=4):
     """Return a worker's answer to a batch; the items at *failing* fail for a reason that may pass."""
-    vector = base64.b64encode(np.ones(4, "<f4").tobytes()).decode()
+    vector = base64.b64encode(np.ones(dim, "<f4").tobytes()).decode()
     error = {"code": "DOWNLOAD_ERROR", "message": "the server answered 503", "retryable": True}
     results = [
         {"error": error} if index in failing else {"embedding": vector}

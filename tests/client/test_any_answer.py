@@ -94,11 +94,22 @@ class TestAnyAnswer:
 
 @pytest.mark.parametrize(
     "embeddings",
-    [[[1.0], [1.0, 2.0]], [[[1.0]]], [5], [float("nan")], [[float("inf")]], ["AAA"]],
-    ids=str,
+    [
+        [[1.0], [1.0, 2.0]],
+        [[[1.0]]],
+        [5],
+        [float("nan")],
+        [[float("inf")]],
+        [[1e39]],
+        [[10**400]],
+        ["AAA"],
+        [""],
+        [[]],
+    ],
+    ids=lambda embeddings: str(embeddings)[:20],
 )
 def test_vectors_that_cannot_be(embeddings):
-    """Vectors of different lengths, tables, numbers and NaN are no answer."""
+    """Vectors of different or no length, tables, numbers, NaN and what no float32 holds are no answer."""
     answer = {"results": [{"embedding": embedding} for embedding in embeddings]}
 
     with pytest.raises(BadAnswer):
@@ -113,3 +124,24 @@ def test_later_jobs_have_the_length_of_the_first():
     with pytest.raises(BadAnswer):
         collected.add([1], {"results": [{"embedding": [1.0]}]}, "float32")
     assert np.array_equal(collected.vectors[0], [1, 2])
+
+
+def test_what_is_counted_while_a_call_ends():
+    """Vectors and errors are as many, also where a generator is still read as they are put together."""
+
+    class Counting(Collected):
+        """A call whose next item is read whenever its number is asked for."""
+
+        read = 0
+
+        @property
+        def count(self):
+            self.read += 1
+            return self.read
+
+        @count.setter
+        def count(self, _count):
+            pass
+
+    whole = Counting().whole()
+    assert len(whole.vectors) == len(whole.errors)

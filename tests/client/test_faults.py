@@ -183,6 +183,18 @@ class TestAnswers:
         with make() as client, pytest.raises(BadAnswer, match="is not JSON, so no worker gave it"):
             client.embed_text("x")
 
+    @pytest.mark.parametrize(
+        "body",
+        [b"[" * 100_000, {"error": {"code": 5, "message": "no", "retryable": False}}, {"error": None}, []],
+        ids=["deep", "another code", "nothing", "a list"],
+    )
+    def test_of_another_service(self, script, body):
+        """What refuses a request in a form that is not the worker's is told as it is."""
+        script.answers = [Answer(400, body)]
+
+        with HttpClient(script.url) as client, pytest.raises(Refused, match="HTTP 400: "):
+            client.embed_texts(["a", "b"], on_error="collect")
+
     @pytest.mark.parametrize("status", [200, 307, 400, 404, 503])
     def test_that_echo_the_credential(self, make, script, status):
         """A key, token or secret stands in no message, even where a server sends it back."""
@@ -199,9 +211,10 @@ class TestAnswers:
         assert KEY not in repr(told.value) + str(getattr(told.value, "body", ""))
         assert SECRET not in repr(told.value) + repr(vars(client._client))
 
-    def test_of_two_models(self, make, script):
+    @pytest.mark.parametrize("dim", [4, 6])
+    def test_of_two_models(self, make, script, dim):
         """A deployment in the middle of a call ends it: such vectors must not be compared."""
-        script.answers = [as_worker, lambda asked: as_worker(asked, fingerprint="0" * 16)]
+        script.answers = [as_worker, lambda asked: as_worker(asked, fingerprint="0" * 16, dim=dim)]
 
         with make(max_batch_size=1, concurrency=1) as client, pytest.raises(ModelChanged) as changed:
             client.embed_texts(["a", "b", "c"])

@@ -109,6 +109,8 @@ FILES = {
     "GIF": encode(gradient("P"), "GIF"),
     "GIF with a clear colour": encode(gradient("P"), "GIF", transparency=7),
 }
+HEAD, NAME, REST = encode(Image.effect_noise((400, 400), 90), "PNG").partition(b"IDAT")
+WITHOUT_SECOND_CHUNK = HEAD + NAME + REST.replace(NAME, bytes(4))
 
 
 class TestPixels:
@@ -180,16 +182,29 @@ class TestPixels:
 
         assert (picture.tobytes(), dict(picture.info)) == before
 
-    def test_a_damaged_file_that_pillow_has_opened(self):
-        """A picture whose file ends too early is the item's error, not the call's."""
-        opened = Image.open(io.BytesIO(FILES["JPEG"][:-60]))
+    @pytest.mark.parametrize(
+        ("damaged", "words"),
+        [
+            (FILES["JPEG"][:-60], "image file is truncated"),
+            (WITHOUT_SECOND_CHUNK, "broken PNG file"),
+        ],
+        ids=["OSError", "SyntaxError"],
+    )
+    def test_a_damaged_file_that_pillow_has_opened(self, damaged, words):
+        """A picture whose file ends too early or is no more one is the item's error, not the call's."""
+        opened = Image.open(io.BytesIO(damaged))
 
-        with pytest.raises(OSError, match="truncated") as fault:
+        with pytest.raises(OSError, match=words) as fault:
             image_item(opened)
-        assert inputs.unreadable(3, fault.value).message.startswith("the image cannot be read: image file is")
+        assert inputs.unreadable(3, fault.value).message.startswith(f"the image cannot be read: {words}")
 
 
 class TestNames:
+    @pytest.mark.parametrize("uri", ["data:image/png;base64,AAAA", "DATA:image/PNG;base64,AAAA"])
+    def test_data_stays_data(self, uri):
+        """It is no path, however it is written."""
+        assert image_item(uri) == {"image_base64": uri}
+
     @pytest.mark.parametrize("url", ["https://x.example/a.png", "HTTP://x.example", "https://ü.example/é"])
     def test_urls_stay_urls(self, url):
         """The worker fetches them."""
