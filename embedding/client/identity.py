@@ -51,7 +51,9 @@ class IdentityCheck:
         try:
             async with asyncio.timeout(ASK_S):
                 match = self.match(await transport.health())
-        except (ClientError, TimeoutError):
+        except TimeoutError:
+            match = Match(None, f"none said within {ASK_S:g} s what it is")
+        except ClientError:
             match = Match(None, "it does not say what it is")
         if match.matches is not True:
             stands = "is not" if match.matches is False else "may not be"

@@ -116,6 +116,7 @@ def too_large(index: int, item: WireItem, *, max_bytes: int) -> ItemError | None
 def unreadable(index: int, fault: OSError) -> ItemError:
     """Return the error of an item whose file, or whose Pillow image's file, cannot be read."""
     name = str(fault.filename)[:TOLD_PATH_CHARS] if fault.filename else "the image"
+    name = name.encode(errors="backslashreplace").decode()  # a name in bytes that are no Unicode
     return ItemError(index, "INVALID_INPUT", f"{name} cannot be read: {fault.strerror or fault}")
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from embedding.client.errors import Closed
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CANCEL_S: Final = 10.0
+READERS: Final = 256  # calls whose generators may wait at once, also for each other
 
 
 class Portal:
@@ -80,6 +81,7 @@ class Portal:
         if self._pid == os.getpid():
             return
         self._loop, self._calls = asyncio.new_event_loop(), set()
+        self._loop.set_default_executor(ThreadPoolExecutor(READERS))
         self._thread = threading.Thread(target=_run, args=(self._loop,), name="embedding client", daemon=True)
         self._thread.start()
         self._pid = os.getpid()

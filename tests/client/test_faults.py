@@ -13,6 +13,7 @@ from embedding.client import (
     BadAnswer,
     Closed,
     HttpClient,
+    IdentityWarning,
     ItemsFailed,
     JobFailed,
     ModelChanged,
@@ -20,6 +21,7 @@ from embedding.client import (
     Refused,
     ServerlessClient,
     Unreachable,
+    identity,
 )
 from embedding.client.calls import ENVELOPE_BYTES
 from embedding.client.inputs import size_bytes
@@ -499,6 +501,15 @@ class TestService:
             for call in (lambda: client.embed_text("x"), client.health):
                 with pytest.raises(Refused, match="without a path"):
                     call()
+
+    def test_a_worker_that_does_not_say_what_it_is(self, script, monkeypatch):
+        """Whoever expects one is told how long that was waited for, and has the vectors."""
+        monkeypatch.setattr(identity, "ASK_S", 0.1)
+        script.answers = [as_worker, Answer(body={}, delay_s=1)]
+
+        with HttpClient(script.url, expected_commit="0" * 40) as client:
+            with pytest.warns(IdentityWarning, match=r"may not be .*: none said within 0\.1 s what it is"):
+                assert client.embed_text("x").shape == (4,)
 
     def test_a_redirect_names_its_end(self, script):
         """A proxy that wants https says so."""

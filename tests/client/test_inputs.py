@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import struct
 import warnings
 from pathlib import Path
@@ -209,6 +210,13 @@ class TestNames:
     def test_urls_stay_urls(self, url):
         """The worker fetches them."""
         assert image_item(url) == {"image_url": url}
+
+    def test_a_name_that_is_no_unicode(self):
+        """A file system knows names of any bytes; what is told of one can be written down."""
+        with pytest.raises(OSError, match="No such file") as fault:
+            image_item(os.fsdecode(b"\xff.png"))
+
+        assert inputs.unreadable(0, fault.value).message.startswith("\\udcff.png cannot be read")
 
     def test_a_name_that_is_far_too_long(self):
         """Base64 in the place of a path is not repeated as a whole."""

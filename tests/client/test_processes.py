@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,22 @@ def test_a_generator_may_end_its_program(fault):
             client.embed_texts(texts())
 
         assert client.embed_text("x").shape == (4,)
+
+
+def test_generators_may_wait_for_each_other():
+    """However many calls of one client read, none takes the thread that another needs to go on."""
+    together = threading.Barrier(34)  # asyncio has 32 threads at most
+
+    def texts():
+        together.wait(30)
+        yield "a"
+        yield str(client.embed_text("b"))
+
+    with scripted() as script, HttpClient(script.url) as client:
+        with ThreadPoolExecutor(together.parties) as callers:
+            calls = [callers.submit(client.embed_texts, texts()) for _ in range(together.parties)]
+
+    assert all(len(call.result()) == 2 for call in calls)
 
 
 def test_closing_does_not_wait_for_a_generator():
