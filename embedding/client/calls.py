@@ -98,9 +98,13 @@ class Call:
             await self._embed(self._items(sources, make_item))
         except ExceptionGroup as failures:
             first = failures.exceptions[0]
+            failures.__traceback__ = None
         else:
             return
-        raise first
+        try:
+            raise first
+        finally:
+            del first  # a frame and what it raises would hold each other, and a dropped client
 
     async def _embed(self, items: Iterator[tuple[int, WireItem]]) -> None:
         places = asyncio.Semaphore(self.concurrency)

@@ -54,6 +54,7 @@ class Portal:
             if not outcome.done():
                 self._loop.call_soon_threadsafe(call.cancel)
                 wait([outcome], CANCEL_S)
+            del call, outcome  # this frame and what it raises would hold each other, and a dropped client
 
     def close(self, finish: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Cancel what still runs, run what *finish* returns, and end the thread; once."""
@@ -109,6 +110,13 @@ class _Exit(Exception):
         self.fault = fault
 
 
+async def _contained(coroutine: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await coroutine
+    except (KeyboardInterrupt, SystemExit) as fault:
+        raise _Exit(fault) from None
+
+
 class _Call(Generic[T]):
     """A coroutine on its way through the loop, whose end another thread waits for."""
 
@@ -117,19 +125,13 @@ class _Call(Generic[T]):
         self._task: asyncio.Task[T]
 
     def start(self, calls: set[asyncio.Task[Any]]) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(_contained(self._coroutine))
         calls.add(self._task)
         self._task.add_done_callback(calls.discard)
         self._task.add_done_callback(self._settle)
 
     def cancel(self) -> None:
         self._task.cancel()
-
-    async def _run(self) -> T:
-        try:
-            return await self._coroutine
-        except (KeyboardInterrupt, SystemExit) as fault:
-            raise _Exit(fault) from None
 
     def _settle(self, task: asyncio.Task[T]) -> None:
         self._coroutine.close()  # a task that is cancelled before it begins does not touch it

@@ -4,8 +4,8 @@ A job goes to /runsync with a wait of two seconds: a warm worker answers within 
 id is known so early that Ctrl-C can cancel it. What is not done by then is asked after at /status, in pauses
 that grow to two seconds. Long jobs go to /run, whose results stay for 30 minutes instead of one; /runsync
 carries 20 MB, /run 10 MB (RunPod's "Operation reference"). A job may run twice when an answer is lost: that
-costs money, and changes nothing. A caller that is killed cannot cancel, so a job ends with its caller's time
-(`ttl`), and before its signature does.
+costs money, and changes nothing. A caller that is killed, or whose loop ends before it, cannot cancel, so a
+job ends with its caller's time (`ttl`), and before its signature does.
 """
 
 from __future__ import annotations

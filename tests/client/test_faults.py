@@ -22,6 +22,7 @@ from embedding.client import (
     ServerlessClient,
     Unreachable,
     identity,
+    serverless,
 )
 from embedding.client.calls import ENVELOPE_BYTES
 from embedding.client.inputs import size_bytes
@@ -435,6 +436,27 @@ class TestQueue:
 
         is_cancelled, took_s = asyncio.run(hurry())
         assert (is_cancelled, took_s < 4, len(script.asked)) == (True, True, 1)
+
+    def test_a_job_that_is_being_signed_is_not_sent(self, script, monkeypatch):
+        """Whoever is cancelled before a job is on its way has sent none."""
+        is_begun, is_signed = threading.Event(), threading.Event()
+
+        def sign(job_input, _key):
+            is_begun.set()
+            is_signed.wait(20)
+            return {}
+
+        async def hurry():
+            async with AsyncServerlessClient("x1", KEY, api_url=f"{script.url}/v2", secret=SECRET) as client:
+                call = asyncio.ensure_future(client.embed_text("x"))
+                await asyncio.to_thread(is_begun.wait, 20)
+                call.cancel()
+                asyncio.get_running_loop().call_soon(is_signed.set)
+                await asyncio.wait([call])
+
+        monkeypatch.setattr(serverless, "sign_v3", sign)
+        asyncio.run(hurry())
+        assert script.asked == []
 
     def test_a_late_refusal_is_not_tried_again(self, script):
         """A submission that fails after its caller was cancelled was the last."""

@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from embedding.client import Closed, HttpClient, ServerlessClient
-from tests.client.scripted import scripted
+from embedding.client import ClientError, Closed, HttpClient, ServerlessClient
+from tests.client.scripted import Answer, as_worker, scripted
 from tests.loopback import LoopbackRunPod
 
 
@@ -144,6 +145,24 @@ def test_dropped_clients_end():
 
         wait_until(lambda: not any(thread.is_alive() for thread in threads))
     assert all(pool.is_closed for pool in pools)
+
+
+@pytest.mark.parametrize("failing", [[Answer(401)], [lambda asked: as_worker(asked, failing=[0])] * 3])
+@pytest.mark.usefixtures("short_pauses")
+def test_what_a_call_raised_holds_no_client(failing):
+    """Callers whose calls fail leave no threads behind until a collection that may be long in coming."""
+    with scripted() as script:
+        client, script.answers = HttpClient(script.url), failing
+        gc.collect()
+        gc.disable()
+        try:
+            with suppress(ClientError):
+                client.embed_text("x")
+            thread = client._portal._thread
+            del client
+            wait_until(lambda: not thread.is_alive())
+        finally:
+            gc.enable()
 
 
 def test_a_client_may_be_dropped_in_its_own_thread():
