@@ -63,7 +63,7 @@ def web_url(url: str, name: str, *, bearer: str | None) -> str:
     try:
         parts = urlsplit(_text(url, name))
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        is_address = is_address and url.isprintable() and " " not in url
+        is_address = is_address and url.isprintable() and not set(url) & set(" ?#")
     except ValueError:
         is_address = False
     if not is_address:

@@ -568,6 +568,8 @@ class TestAddresses:
             (lambda: HttpClient("http://x.example:99999"), "base_url must be an address"),
             (lambda: HttpClient("https://x .example"), "base_url must be an address"),
             (lambda: HttpClient("https://x.example\n"), "base_url must be an address"),
+            (lambda: HttpClient("https://x.example/?key=1"), "base_url must be an address"),
+            (lambda: HttpClient("https://x.example/#v1"), "base_url must be an address"),
             (lambda: HttpClient("https://x", token="a\nb"), "token must be printable ASCII"),
             (lambda: HttpClient("https://x", max_batch_size=0), "max_batch_size is 0; it must be 1 or more"),
         ],
