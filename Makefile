@@ -46,7 +46,7 @@ corpus: $(VENV)/dev ## send attacks, and every file below CORPUS, through a work
 chaos: $(VENV)/dev ## 2,000 jobs while workers, platform, model and downloads fail (1 to 3 minutes; ARGS='--seed 7')
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bulk-test: $(VENV)/dev ## embed 20,000 pictures through faults and kills, and tell speed and memory (4 minutes; ARGS='--seed 7')
+bulk-test: $(VENV)/dev ## embed 20,000 pictures through faults and kills, and tell memory (3 minutes; ARGS='--seed 7')
 	$(BIN)/python -m tests.bulk $(ARGS)
 
 page-test: $(VENV)/dev ## try the page at / in Chromium, and take its picture for the README (1 minute)

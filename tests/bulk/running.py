@@ -154,6 +154,11 @@ class Memory:
         size = max(1, len(self.mb) // 4)
         return [sorted(self.mb[i * size : (i + 1) * size])[size // 2] for i in range(4)] if self.mb else []
 
+    def told(self):
+        """Return it in words."""
+        quarters = ", ".join(f"{mb:.0f}" for mb in self.quarters())
+        return f"memory by quarters {quarters}, at most {max(self.mb):.0f} MB"
+
 
 def faults_told(platform):
     """Return what was done to the calls of a run, in words."""
