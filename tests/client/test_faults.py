@@ -387,8 +387,8 @@ class TestQueue:
         """A job that is queued when the time is over is cancelled, and the message says what to look at."""
         waiting = {"id": "j1", "status": "IN_QUEUE"}
         script.answers = [waiting] * 9
-        with ServerlessClient("x1", KEY, api_url=f"{script.url}/v2", timeout_s=0.3) as client:
-            with pytest.raises(Unreachable, match=r"IN_QUEUE after 0.3 s, and was cancelled: no worker"):
+        with ServerlessClient("x1", KEY, api_url=f"{script.url}/v2", timeout_s=1.5) as client:
+            with pytest.raises(Unreachable, match=r"IN_QUEUE after 1.5 s, and was cancelled: no worker"):
                 client.embed_text("x")
 
         assert script.asked[-1].path == "/v2/x1/cancel/j1"
