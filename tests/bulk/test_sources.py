@@ -105,9 +105,11 @@ def test_list(here, how, kinds):
 
 def test_stdin(here, monkeypatch):
     """- reads lines of stdin."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\ntwo")))
+    (here / "lines").write_bytes(b"one\ntwo")
+    with (here / "lines").open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
 
-    assert told("-") == [("one", "text", "one"), ("two", "text", "two")]
+        assert told("-") == [("one", "text", "one"), ("two", "text", "two")]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
@@ -203,7 +205,10 @@ def test_unusual_headers(here, kind):
     with tarfile.open(here / "s.tar", "w", format=kind) as archive:
         for number, name in enumerate(names):
             header = tarfile.TarInfo(name)
-            header.size, header.mtime = number * 300, number + (0.5 if kind == tarfile.PAX_FORMAT else 0)
+            header.size, header.mtime = (
+                (number + 1) * 300,
+                number + (0.5 if kind == tarfile.PAX_FORMAT else 0),
+            )
             archive.addfile(header, io.BytesIO(bytes([number]) * header.size))
             for type_ in (tarfile.DIRTYPE, tarfile.SYMTYPE):
                 header = tarfile.TarInfo(f"other{number}.png")
@@ -217,7 +222,7 @@ def test_unusual_headers(here, kind):
         (f"s.tar/{member.name}", member.offset_data, member.size) for member in known
     ]
     assert [row.stamp.split()[1] for row in rows] == [str(member.mtime) for member in known]
-    assert [row.picture() for row in rows] == [bytes([n]) * n * 300 for n in range(len(names))]
+    assert [row.picture() for row in rows] == [bytes([n]) * (n + 1) * 300 for n in range(len(names))]
 
 
 def test_global_header_of_a_tar(here):
@@ -281,7 +286,7 @@ def write_bad_sources(folder):
             "SOURCE folder: nothing in it to embed; in a folder, files are looked for that end in .gif",
         ),
         ("empty.txt", {}, "SOURCE empty.txt: nothing in it to embed"),
-        ("empty.csv", {}, "--column is needed for empty.csv, which has none: the file is empty"),
+        ("empty.csv", {}, "--column is needed for empty.csv, which has none"),
         ("header.csv", {}, "SOURCE header.csv: nothing in it to embed"),
         ("two.csv", {}, "--column is needed for two.csv, which has a, b"),
         ("two.csv", {"column": "c"}, "--column c: two.csv has no such column; it has a, b"),
