@@ -15,6 +15,7 @@ import numpy as np
 
 from embedding.client.bulk.errors import BulkError, told_of_writing
 from embedding.client.bulk.parts import OpenPart
+from embedding.client.bulk.walk import next_of
 from embedding.client.errors import ClientError, ItemError
 
 
@@ -78,7 +79,7 @@ class Flow:
         jobs = iter(self.walk)
         try:
             async with asyncio.TaskGroup() as group:
-                while (taken := await asyncio.to_thread(next, jobs, None)) is not None:
+                while (taken := await next_of(jobs)) is not None:
                     self._note(taken)
                     if taken.rows:
                         await self._room(taken)

@@ -7,14 +7,16 @@ header. The order is that of the names in each folder, of the lines in a list, o
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from embedding.client.bulk.errors import BulkError
-from embedding.client.bulk.rows import PICTURES, row_of_file, row_of_text
+from embedding.client.bulk.rows import MAX_TEXT_CHARS, PICTURES, row_of_file, row_of_text
 from embedding.client.bulk.tables import csv_rows, parquet_count, parquet_rows
 from embedding.client.bulk.tar import tar_rows
 
@@ -42,12 +44,8 @@ class Reading:
 def rows_of(sources: Sequence[str], reading: Reading) -> Iterator[Row]:
     """Yield the rows of all *sources*, in this order. Raises BulkError if one cannot be read."""
     for source in sources:
-        try:
+        with _told_of(source):
             yield from _reader(source, reading)()
-        except UnicodeDecodeError as fault:
-            raise BulkError(f"SOURCE {source} is not UTF-8 text: {fault.reason}") from None
-        except OSError as fault:
-            raise BulkError(f"SOURCE {source} cannot be read: {fault.strerror or fault}") from None
 
 
 def check(sources: Sequence[str], reading: Reading) -> None:
@@ -56,9 +54,22 @@ def check(sources: Sequence[str], reading: Reading) -> None:
         raise BulkError("SOURCE - is given twice; stdin can be read once")
     readable = [source for source in sources if source != STDIN]
     for source in readable:
-        _reader(source, reading)
+        with _told_of(source):
+            _reader(source, reading)
     if len(readable) == len(sources) and next(rows_of(sources, reading), None) is None:
         raise BulkError(f"SOURCE {' '.join(sources)}: nothing in it to embed{_looked_for(sources)}")
+
+
+@contextmanager
+def _told_of(source: str) -> Iterator[None]:
+    """Raise BulkError where *source* cannot be read, with the file or folder in it that is to blame."""
+    try:
+        yield
+    except UnicodeDecodeError as fault:
+        raise BulkError(f"SOURCE {source} is not UTF-8 text: {fault.reason}") from None
+    except OSError as fault:
+        where = f": {fault.filename}" if fault.filename not in (None, source) else ""
+        raise BulkError(f"SOURCE {source} cannot be read{where}: {fault.strerror or fault}") from None
 
 
 def _looked_for(sources: Sequence[str]) -> str:
@@ -71,10 +82,14 @@ def _reader(source: str, reading: Reading) -> Callable[[], Iterator[Row]]:
     """Return what reads *source*, by what it is and what its name ends in."""
     path = Path(source)
     if source == STDIN:
-        return lambda: _lines(sys.stdin.buffer, reading.how)
-    if path.is_dir():
+        return lambda: _stdin(reading.how)
+    return _of_path(source, reading) if path.exists() else _of_glob(source, reading)
+
+
+def _of_path(source: str, reading: Reading) -> Callable[[], Iterator[Row]]:
+    if Path(source).is_dir():
         return lambda: (row_of_file(name, name) for name in _files(source))
-    return _of_file(source, reading) if path.exists() else _of_glob(source, reading)
+    return _of_file(source, reading)
 
 
 def _of_file(source: str, reading: Reading) -> Callable[[], Iterator[Row]]:
@@ -91,6 +106,8 @@ def _of_file(source: str, reading: Reading) -> Callable[[], Iterator[Row]]:
         return lambda: iter([row_of_file(source, source)])
     if suffix not in readers:
         raise BulkError(f"SOURCE {source} is of no known kind: give {KINDS}")
+    if not Path(source).is_file():
+        raise BulkError(f"SOURCE {source} is no regular file, and is read more than once; - reads stdin")
     return readers[suffix]
 
 
@@ -104,9 +121,11 @@ def _of_glob(pattern: str, reading: Reading) -> Callable[[], Iterator[Row]]:
     found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  it takes absolute patterns, and ** alike
     files = [name for name in found if not Path(name).is_dir()] if "**" in pattern else found
     if not files:
-        raise BulkError(f"SOURCE {pattern}: no file has such a name")
-    readers = [_reader(name, reading) for name in files]
-    return lambda: (row for reader in readers for row in reader())
+        advice = "; a [ that stands in a name is written [[]" if "[" in pattern else ""
+        raise BulkError(f"SOURCE {pattern}: no file has such a name{advice}")
+    for name in files:
+        _of_path(name, reading)
+    return lambda: (row for name in files for row in _of_path(name, reading)())
 
 
 def _files(folder: str) -> Iterator[str]:
@@ -122,15 +141,29 @@ def _files(folder: str) -> Iterator[str]:
 
 def _list(path: str, how: As) -> Iterator[Row]:
     with Path(path).open("rb") as file:
-        yield from _lines(file, how)
+        yield from _lines(path, file, how)
 
 
-def _lines(file: BinaryIO, how: As) -> Iterator[Row]:
-    """Yield a row for each line that is not blank."""
-    for number, line in enumerate(file):
-        text = line.decode("utf-8-sig" if number == 0 else "utf-8").strip()
-        if text:
-            yield row_of_text(text, how)
+def _stdin(how: As) -> Iterator[Row]:
+    if sys.stdin is None:
+        raise BulkError("SOURCE -: stdin is closed")
+    # A buffer of its own: whoever waits in sys.stdin's holds its lock, which the interpreter takes to end.
+    with open(sys.stdin.fileno(), "rb", closefd=False) as file:
+        yield from _lines(STDIN, file, how)
+
+
+def _lines(name: str, file: BinaryIO, how: As) -> Iterator[Row]:
+    """Yield a row for each line that is not blank. Raises BulkError for one that is no text."""
+    for number in itertools.count(1):
+        line = file.readline(MAX_TEXT_CHARS)
+        if not line:
+            return
+        if len(line) == MAX_TEXT_CHARS or b"\0" in line:
+            told = "a null character" if b"\0" in line else "no end within 10 million bytes"
+            raise BulkError(f"SOURCE {name}, line {number}: {told}; a list is UTF-8 text, an item a line")
+        for part in line.decode("utf-8-sig" if number == 1 else "utf-8").split("\r"):
+            if text := part.strip():
+                yield row_of_text(text, how)
 
 
 def count_rows(sources: Sequence[str], reading: Reading) -> int:

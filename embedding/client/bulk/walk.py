@@ -8,11 +8,15 @@ reads names, lines and headers, no pictures: those of rows that are wanted are r
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from embedding.client.bulk.errors import BulkError
+from embedding.client.bulk.rows import as_bytes
 
 
 if TYPE_CHECKING:
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
 
 CHANGED: Final = (
     "the source has changed since this run began ({where}): --restart begins anew, another --out keeps both"
+)
+
+LAST_S: Final = (
+    1.0  # that a read may take on after a cancellation; most end by themselves within milliseconds
 )
 
 
@@ -133,8 +141,31 @@ class _Picker:
         return True
 
 
+async def next_of(walk: Iterator[Taken]) -> Taken | None:
+    """Return what *walk* yields next, None at its end, read in a thread that does not hold up the process.
+
+    A read of stdin may never return. Raises what *walk* raises.
+    """
+    future: Future[Taken | None] = Future()
+    future.set_running_or_notify_cancel()  # a cancellation would leave no place for what is read
+
+    def read() -> None:
+        try:
+            future.set_result(next(walk, None))
+        except BaseException as fault:  # noqa: BLE001  it is raised where the result is waited for
+            future.set_exception(fault)
+
+    thread = threading.Thread(target=read, name="walk", daemon=True)
+    thread.start()
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        thread.join(LAST_S)
+        raise
+
+
 def _digest(into: hashlib._Hash, row: Row) -> None:
-    value = row.value if isinstance(row.value, bytes) else row.value.encode()
-    for piece in (row.id.encode(), row.kind.encode(), value, row.stamp.encode()):
+    value = row.value if isinstance(row.value, bytes) else as_bytes(row.value)
+    for piece in (as_bytes(row.id), row.kind.encode(), value, row.stamp.encode()):
         into.update(len(piece).to_bytes(8, "little"))
         into.update(piece)
