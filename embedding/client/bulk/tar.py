@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from embedding.client.bulk.errors import BulkError
-from embedding.client.bulk.rows import PICTURES, Row, row_of_text
+from embedding.client.bulk.rows import MAX_TEXT_CHARS, PICTURES, Row, row_of_text
 
 
 if TYPE_CHECKING:
@@ -79,16 +79,29 @@ def _members(path: str) -> Iterator[Member]:
                 archive.fileobj.seek(0)  # elsewhere, so that tarfile looks whether the last member is whole
                 info = archive.next()
                 if info is None:
-                    archive.fileobj.seek(archive.offset)
-                    if archive.fileobj.read(BLOCK_BYTES).strip(b"\0"):  # tarfile takes it for the end
-                        raise tarfile.ReadError("a header is damaged")
+                    _check_end(archive)
                     return
                 archive.members.clear()  # type: ignore[attr-defined]  # it remembers every header else
                 if info.isreg():
+                    if info.issparse():
+                        raise tarfile.ReadError(
+                            f"{info.name} lies in pieces: it was stored without its holes"
+                        )
                     yield Member(info.name, info.offset_data, info.size, info.mtime)
     except tarfile.TarError as fault:
         told = f"SOURCE {path} is no whole tar archive ({fault}); a compressed one must be decompressed first"
         raise BulkError(told) from None
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise ReadError unless *archive* ends where tarfile takes it to end, by a block of zeros."""
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    block = archive.fileobj.read(BLOCK_BYTES)
+    if not block:
+        raise tarfile.ReadError("it is cut off: no zeros end it")
+    if block.strip(b"\0"):
+        raise tarfile.ReadError("a header is damaged")
 
 
 def _plain(archive: tarfile.TarFile) -> Member | None:
@@ -126,5 +139,15 @@ def _sample(path: str, members: list[Member], how: As, when: int) -> Iterator[Ro
                 return
     texts = [member for member in members if member.name.endswith(".txt")] if how != "image" else []
     if texts:
-        text = Row("", "file", path, texts[0].start, texts[0].size_bytes).picture().decode().strip()
-        yield row_of_text(text, "text", name=f"{path}/{texts[0].name}")
+        yield row_of_text(_text(path, texts[0]).strip(), "text", name=f"{path}/{texts[0].name}")
+
+
+def _text(path: str, member: Member) -> str:
+    if member.size_bytes == 0:
+        return ""
+    if member.size_bytes > MAX_TEXT_CHARS:
+        raise BulkError(f"SOURCE {path}: {member.name} is too long for a text")
+    try:
+        return Row("", "file", path, member.start, member.size_bytes).picture().decode()
+    except UnicodeDecodeError as fault:
+        raise BulkError(f"SOURCE {path}: {member.name} is not UTF-8 text: {fault.reason}") from None
