@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedding.client.search import rank as rank_module
 from embedding.client.search import store as stores
 from embedding.client.search.rank import rank
 from embedding.client.search.store import open_store
@@ -54,6 +55,29 @@ def test_is_what_sorting_gives(kind, dtype, top, small_blocks, tmp_path):
 
     assert rows_of(ranking) == [by_sorting(vectors, query, top) for query in QUERIES]
     assert store.ids([0, 29, 30, 99]) == {row: f"row {row}" for row in (0, 29, 30, 99)}
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, rank_module.MANY_QUERIES, rank_module.MANY_QUERIES + 1])
+def test_many_queries(count, small_blocks, tmp_path):
+    """Each query finds its own rows, however many are asked at once and into what pieces products fall."""
+    vectors, queries = some_vectors(40), some_vectors(count, seed=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rank_module, "ALONE", 16 * 8 * 3)
+        ranking = rank(open_store(write_npy(tmp_path / "v.npy", names(40), vectors)), queries, top=5)
+
+    assert rows_of(ranking) == [by_sorting(vectors, query, 5) for query in queries]
+
+
+def test_rows_that_float32_cannot_tell_apart(tmp_path):
+    """The order of long vectors that are nearly the same is that of their cosines, not of rounding."""
+    chance = np.random.default_rng(0)
+    vectors = np.repeat(0.5 + chance.random((20, 1)), 65_536, axis=1)
+    vectors[:, :64] *= 1 + chance.random((20, 1))
+    query = np.ones((1, 65_536), np.float32)
+    path = write_npy(tmp_path / "v.npy", names(20), vectors.astype(np.float32))
+    ranking = rank(open_store(path), query, top=3)
+
+    assert rows_of(ranking) == [by_sorting(vectors.astype(np.float32), query[0], 3)]
 
 
 @given(
