@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from dataclasses import replace
@@ -129,13 +130,24 @@ def _write_sheet(options: argparse.Namespace, found: Found) -> None:
     ids = [result.id for _, results in found.results for result in results]
     shown = thumbnails(ids, options.pictures) | thumbnails(_asked(found), Path())
     page = sheet(found, shown, allow_remote=options.allow_remote)
-    whole = options.html.with_name(f".{options.html.name}.part")
     try:
-        whole.write_text(page, encoding="utf-8", errors="replace")
-        whole.replace(options.html)
+        _write(options.html, page)
     except OSError as fault:
         raise Unsearchable(f"--html {options.html} cannot be written: {fault.strerror}") from None
     print(f"{options.html} written", file=sys.stderr)
+
+
+def _write(path: Path, page: str) -> None:
+    """Write *page* into *path*, whole or not at all. Raises OSError."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "it is there, and no regular file")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(page, encoding="utf-8", errors="replace")
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _asked(found: Found) -> list[str]:

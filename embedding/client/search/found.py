@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from embedding.client.search.store import Origin, Store
 
 DECIMALS: Final = 4
+LONE: Final = re.compile("[\ud800-\udfff]")  # half a pair, as in names that are not UTF-8: no encoding has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def as_json(found: Found) -> str:
             for query, results in found.results
         ],
     }
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return LONE.sub(lambda half: f"\\u{ord(half[0]):04x}", json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def plain(text: str) -> str:

@@ -11,39 +11,45 @@ import base64
 import io
 import tarfile
 import warnings
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from PIL import Image, ImageOps
 
+from embedding.client.inputs import WEB
+
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
 THUMBNAIL_PX: Final = 224
 MAX_PIXELS: Final = 50_000_000
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF")
-WEB: Final = ("http://", "https://")
 QUALITY: Final = 80
 TAR: Final = ".tar/"
 
 
 def thumbnails(ids: Iterable[str], folder: Path) -> dict[str, str]:
     """Return a data URI for each of *ids* that is a picture on this machine, paths taken from *folder*."""
-    members: dict[Path, set[str]] = {}
+    members: dict[Path, dict[str, list[str]]] = {}
     found: dict[str, str | None] = {}
     for name in set(ids):
-        if name.startswith(WEB):
+        if is_web(name):
             continue
         path, member = _located(name, folder)
         if member is not None:
-            members.setdefault(path, set()).add(member)
+            members.setdefault(path, {}).setdefault(member, []).append(name)
         elif path is not None:
             found[name] = _of_file(path)
     for archive, names in members.items():
         for member, thumbnail in _of_archive(archive, names).items():
-            found |= {name: thumbnail for name in ids if _located(name, folder) == (archive, member)}
+            found |= dict.fromkeys(names[member], thumbnail)
     return {name: thumbnail for name, thumbnail in found.items() if thumbnail is not None}
+
+
+def is_web(name: str) -> bool:
+    """Return whether *name* is an http or https URL."""
+    return name[: len("https://")].lower().startswith(WEB)
 
 
 def thumbnail_of(file: BinaryIO) -> str | None:
@@ -81,7 +87,7 @@ def _of_file(path: Path) -> str | None:
         return None
 
 
-def _of_archive(path: Path, names: set[str]) -> dict[str, str | None]:
+def _of_archive(path: Path, names: Collection[str]) -> dict[str, str | None]:
     """Return the thumbnails of the members *names*, walking the headers of the archive once."""
     found: dict[str, str | None] = {}
     try:
@@ -90,7 +96,7 @@ def _of_archive(path: Path, names: set[str]) -> dict[str, str | None]:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header that it has read
                 if member.name in names and member.isreg() and (file := archive.extractfile(member)):
                     with file:
-                        found[member.name] = thumbnail_of(io.BytesIO(file.read()))
+                        found[member.name] = thumbnail_of(cast("BinaryIO", file))
     except (OSError, tarfile.TarError):
         return found
     return found

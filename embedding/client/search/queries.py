@@ -6,12 +6,14 @@ worker of another fingerprint than the file's is refused, and there is no way ro
 
 from __future__ import annotations
 
+import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedding.client.inputs import WEB
+from embedding.client.inputs import WEB, text_item
+from embedding.client.search.found import plain
 from embedding.client.search.store import Unsearchable
 
 
@@ -44,8 +46,10 @@ def queries_of(texts: Sequence[str], images: Sequence[str], file: str | None) ->
     Raises Unsearchable if there is none, one is blank, or a file cannot be read.
     """
     lines = [] if file is None else _lines(file)
-    if any(not text.strip() for text in texts):
-        raise Unsearchable("a query is blank; quote a sentence for the shell: 'a red circle'")
+    for text in texts:
+        if not text.strip():
+            raise Unsearchable("a query is blank; quote a sentence for the shell: 'a red circle'")
+        _require_unicode(text)
     for image in images:
         _require_readable(image)
     queries = [Query("text", text) for text in [*texts, *lines]] + [Query("image", image) for image in images]
@@ -75,6 +79,13 @@ def embed(queries: Sequence[Query], client: Client, store: Store, origin: Origin
     return embedded.vectors
 
 
+def _require_unicode(text: str) -> None:
+    try:
+        text_item(text)
+    except ValueError as fault:
+        raise Unsearchable(f"{plain(text)}: {fault}") from None
+
+
 def _require_readable(image: str) -> None:
     if image.lower().startswith((*WEB, "data:")):
         return
@@ -91,10 +102,13 @@ def _named(fingerprint: str | None, model: str | None) -> str:
 
 
 def _lines(name: str) -> list[str]:
+    if name == "-" and sys.stdin is None:
+        raise Unsearchable("--queries - cannot be read: stdin is closed")
     try:
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as fault:
         told = fault.strerror if isinstance(fault, OSError) else "it is not UTF-8"
         raise Unsearchable(f"--queries {name} cannot be read: {told}") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = io.StringIO(text, newline=None)
+    return [line.strip() for line in lines if line.strip()]

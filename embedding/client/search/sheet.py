@@ -13,7 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from embedding.client.search.found import plain
-from embedding.client.search.pictures import WEB
+from embedding.client.search.pictures import is_web
 
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class _Shown:
     def _card(self, result: Result) -> str:
         told = f'<span class="told">{result.rank} · cosine {result.cosine:.4f}</span>'
         picture, name = self._picture(result.id), escape(plain(result.id))
-        if result.id.startswith(WEB):
+        if is_web(result.id):
             name = f'<a href="{escape(result.id)}" rel="noreferrer noopener">{name}</a>'
             return f"<li>{picture}{told}<div>{name}</div></li>"
         kind = "told" if picture else "text"
@@ -103,7 +103,7 @@ class _Shown:
 
     def _picture(self, name: str) -> str:
         source = self._thumbnails.get(name)
-        if source is None and self._allow_remote and name.startswith(WEB):
+        if source is None and self._allow_remote and is_web(name):
             source = name
         return "" if source is None else f'<img src="{escape(source)}" alt="" loading="lazy">'
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -79,13 +80,14 @@ class ParquetStore:
     def __init__(self, path: Path) -> None:
         """Read the schema. Raises Unsearchable if this is no such file."""
         self._path = path
+        self._opened = _stamp(path)
         self._file = self._open()
         self._check_schema()
         schema, metadata = self._file.schema_arrow, self._file.metadata
         self.dim = schema.field("vector").type.list_size
         self.rows = metadata.num_rows
         said = {
-            key.decode(): value.decode()
+            key.decode(): value.decode(errors="replace")
             for key, value in (schema.metadata or {}).items()
             if key in (b"fingerprint", b"model")
         }
@@ -102,30 +104,32 @@ class ParquetStore:
         found: dict[int, str] = {}
         groups = np.searchsorted(self._first_rows, rows, side="right") - 1
         for group in sorted(set(groups.tolist())):
-            column = self._file.read_row_group(group, columns=["id"]).column("id")
             mine = [row for row, of in zip(rows, groups, strict=True) if of == group]
-            found |= {row: column[row - self._first_rows[group]].as_py() or "" for row in mine}
+            with _told_of(self._path):
+                column = self._file.read_row_group(group, columns=["id"]).column("id")
+                found |= {row: column[row - self._first_rows[group]].as_py() or "" for row in mine}
         return found
 
     def _blocks(self, group: int) -> Iterator[Block]:
         row = self._first_rows[group]
-        batches = self._open(self._file.metadata).iter_batches(
-            batch_size=_block_rows(self.dim), row_groups=[group], columns=["vector"], use_threads=False
-        )
-        for batch in batches:
-            yield row, _floats(batch.column(0))
-            row += batch.num_rows
+        with _told_of(self._path):
+            batches = self._open(self._file.metadata).iter_batches(
+                batch_size=_block_rows(self.dim), row_groups=[group], columns=["vector"], use_threads=False
+            )
+            for batch in batches:
+                yield row, _floats(batch.column(0))
+                row += batch.num_rows
 
     def _open(self, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
         try:
-            import pyarrow as pa  # noqa: PLC0415  0.2 s, for Parquet alone
-            import pyarrow.parquet as pq  # noqa: PLC0415
+            import pyarrow.parquet as pq  # noqa: PLC0415  0.2 s, for Parquet alone
         except ImportError:
             raise Unsearchable("pyarrow is not installed: pip install '.[bulk]'") from None
-        try:
-            return pq.ParquetFile(self._path, metadata=metadata, pre_buffer=False)
-        except (pa.ArrowException, OSError) as fault:
-            raise Unsearchable(f"{self._path} cannot be read as Parquet: {fault}") from None
+        with _told_of(self._path):
+            file = pq.ParquetFile(self._path, metadata=metadata, pre_buffer=False)
+            if _stamp(self._path) != self._opened:
+                raise _changed(self._path)
+        return file
 
     def _check_schema(self) -> None:
         schema = self._file.schema_arrow
@@ -153,6 +157,7 @@ class NumpyStore:
         self.origin = _told_beside(path.with_suffix(".json"))
         if not self._ids_path.is_file():
             raise Unsearchable(f"{self._ids_path} is missing: the ids of {path.name}, one a line")
+        self._opened = _stamp(self._ids_path)
         with self._ids_path.open("rb") as lines:
             count = sum(1 for _ in lines)
         if count != self.rows:
@@ -168,10 +173,35 @@ class NumpyStore:
         return [partial(part, first) for first in range(0, self.rows, step)]
 
     def ids(self, rows: Sequence[int]) -> dict[int, str]:
-        """Return the ids of *rows*, reading the file of ids once."""
+        """Return the ids of *rows*, reading the file of ids once. One that is not UTF-8 keeps its bytes."""
         wanted = set(rows)
-        with self._ids_path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
-            return {row: line.rstrip("\n") for row, line in enumerate(lines) if row in wanted}
+        with self._ids_path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+            found = {row: line.rstrip("\n") for row, line in enumerate(lines) if row in wanted}
+        if _stamp(self._ids_path) != self._opened:
+            raise _changed(self._ids_path)
+        return found
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Raise Unsearchable where the Parquet file *path* cannot be read."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as fault:
+        told = str(fault).partition("\n")[0]
+        raise Unsearchable(f"{path} cannot be read as Parquet: {told}") from None
+
+
+def _changed(path: Path) -> Unsearchable:
+    return Unsearchable(f"{path} was changed while it was read: search again")
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Return what changes where another file takes the place of the one at *path*, or it is written to."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _block_rows(dim: int) -> int:

@@ -79,14 +79,14 @@ def test_finds_by_a_picture(search):
 
 @pytest.mark.parametrize("source", ["file", "stdin"])
 def test_a_file_of_queries(source, search, tmp_path, monkeypatch):
-    """A sentence a line, blank lines left out."""
-    lines = "a red circle\n\n  a blue square \n"
+    """A sentence a line, blank lines left out; a line ends where a list's does."""
+    lines = "a red circle\n\n  a blue\u2028square \r\n"
     (tmp_path / "q.txt").write_text(lines, encoding="utf-8")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
     name = tmp_path / "q.txt" if source == "file" else "-"
     document = json.loads(search("v.parquet", "--queries", name, "--json")[1])
 
-    assert [query["text"] for query in document["queries"]] == ["a red circle", "a blue square"]
+    assert [query["text"] for query in document["queries"]] == ["a red circle", "a blue\u2028square"]
     assert {key: document[key] for key in ("model", "rows", "skipped")} == {
         "model": "demo",
         "rows": 4,
@@ -139,12 +139,14 @@ def test_vectors_without_direction_are_told(search, drawn, tmp_path):
         (["nowhere.parquet", "x"], "nowhere.parquet is not a file"),
         (["v.parquet"], "no query is given"),
         (["v.parquet", " "], "a query is blank"),
+        (["v.parquet", "\udcff"], "\\udcff: a text must be valid Unicode"),
         (["v.parquet", "--queries", "nowhere.txt"], "--queries nowhere.txt cannot be read"),
         (["v.parquet", "--image", "nowhere.png"], "nowhere.png cannot be read: No such file or directory"),
         (["v.parquet", "--image", "."], ". cannot be read: Is a directory"),
         (["v.parquet", "x", "--image", "v.npy"], "v.npy: DECODE_ERROR: image is not a JPEG"),
         (["v.parquet", "--queries", "v.npy"], "--queries v.npy cannot be read: it is not UTF-8"),
         (["v.parquet", "x", "--html", "no/where/out.html"], "--html no/where/out.html cannot be written"),
+        (["v.parquet", "x", "--html", "."], "--html . cannot be written: it is there, and no regular file"),
     ],
 )
 def test_what_cannot_be_searched(arguments, told, search):

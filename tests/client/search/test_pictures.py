@@ -9,6 +9,7 @@ import tarfile
 import pytest
 from PIL import Image
 
+from embedding.client.search import pictures
 from embedding.client.search.pictures import MAX_PIXELS, THUMBNAIL_PX, thumbnail_of, thumbnails
 
 
@@ -95,3 +96,18 @@ def test_pixels_of_a_picture(pixels, is_opened, monkeypatch):
     content = picture((1000 + pixels, 1), "PNG")
 
     assert (thumbnail_of(io.BytesIO(content)) is not None) is is_opened
+
+
+def test_each_id_is_looked_for_once(tmp_path, monkeypatch):
+    """Ids that lie in one archive are found in one walk over it, under each of their names."""
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for number in range(50):
+            member = tarfile.TarInfo(f"{number}.jpg")
+            member.size = len(picture((8, 8)))
+            archive.addfile(member, io.BytesIO(picture((8, 8))))
+    ids = [f"s.tar/{number}.jpg" for number in range(50)] + ["./s.tar/7.jpg"]
+    asked, located = [], pictures._located
+    monkeypatch.setattr(pictures, "_located", lambda *of: asked.append(of) or located(*of))
+
+    assert set(thumbnails([*ids, *ids], tmp_path)) == set(ids)
+    assert len(asked) == len(ids)

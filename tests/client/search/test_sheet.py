@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from embedding.client.search.found import Found, Result, as_table
+from embedding.client.search.found import Found, Result, as_json, as_table
 from embedding.client.search.queries import Query
 from embedding.client.search.sheet import sheet
 from embedding.client.search.store import Origin
@@ -105,6 +106,14 @@ def test_pictures_texts_and_queries():
     assert [card for card in elements.of("li") if card == {"tabindex": "0"}] == [{"tabindex": "0"}] * 4
     assert "9 vectors; 1 have no direction and were left out; model m, fingerprint f1" in page
     assert "light dark" in page
+
+
+def test_json_of_names_that_are_not_utf8():
+    """It can be written in any encoding of Unicode, and read again."""
+    found = Found(Origin("f", "m"), 1, 0, ((Query("image", "\udcff"), (Result(1, 0.5, "é\udcff"),)),))
+    (query,) = json.loads(as_json(found).encode())["queries"]
+
+    assert (query["image"], query["results"][0]["id"]) == ("\udcff", "é\udcff")
 
 
 def test_a_table_cannot_steer_the_terminal():

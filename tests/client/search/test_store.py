@@ -24,6 +24,13 @@ def vectors_of(kind, count=2):
     return pa.array([[1.0, 2.0]] * count, pa.list_(kind, 2))
 
 
+def read_whole(store):
+    """Read all vectors and ids of *store*."""
+    for part in store.parts():
+        list(part())
+    return store.ids(range(store.rows))
+
+
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
@@ -101,3 +108,50 @@ def test_origin_that_cannot_be_read(content, tmp_path):
     path.with_suffix(".json").write_text(content, encoding="utf-8")
     with pytest.raises(Unsearchable, match="is not JSON with the keys fingerprint and model"):
         open_store(path)
+
+
+def damaged(path, at):
+    """Overwrite 80 bytes of the file at *path* from *at* of its length on."""
+    data = bytearray(path.read_bytes())
+    start = int(len(data) * at)
+    data[start : start + 80] = bytes(range(90, 170))
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("at", [0.001, 0.01])
+def test_a_file_with_a_damaged_page(at, tmp_path):
+    """What its footer does not tell is told, in one line, when it is read."""
+    vectors = some_vectors(20)
+    path = write_parquet(tmp_path / "v.parquet", [f"row {n}" for n in range(20)], vectors)
+    damaged(path, at)
+    with pytest.raises(Unsearchable, match="cannot be read as Parquet") as refusal:
+        read_whole(open_store(path))
+
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["v.parquet", "v.npy"])
+def test_a_file_that_is_replaced_meanwhile(name, tmp_path):
+    """Vectors and ids of two files never meet."""
+    write = write_npy if name == "v.npy" else write_parquet
+    store = open_store(write(tmp_path / name, ["a", "b"], some_vectors(2)))
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other" / name, ["c", "d"], some_vectors(2, seed=1))
+    for path in (tmp_path / "other").iterdir():
+        path.replace(tmp_path / path.name)
+    with pytest.raises(Unsearchable, match="was changed while it was read: search again"):
+        read_whole(store)
+
+
+def test_ids_that_are_not_utf8(tmp_path):
+    """Beside an array they are kept by their bytes, which name a file; in Parquet there are none."""
+    path = write_npy(tmp_path / "v.npy", ["a", "b"], some_vectors(2))
+    path.with_suffix(".ids.txt").write_bytes(b"a\n\xff.png")
+    text = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
+    )
+    broken = table(tmp_path / "v.parquet", id=text, vector=vectors_of(pa.float32(), 1))
+
+    assert open_store(path).ids([0, 1]) == {0: "a", 1: "\udcff.png"}
+    with pytest.raises(Unsearchable, match="cannot be read as Parquet: 'utf-8' codec"):
+        open_store(broken).ids([0])
