@@ -49,8 +49,8 @@ chaos: $(VENV)/dev ## 2,000 jobs while workers, platform, model and downloads fa
 bulk-test: $(VENV)/dev ## embed 20,000 pictures through faults and kills, and tell memory (3 minutes; ARGS='--seed 7')
 	$(BIN)/python -m tests.bulk $(ARGS)
 
-page-test: $(VENV)/dev ## try the page at / in Chromium, and take its picture for the README (1 minute)
-	$(BIN)/python -m pytest -m page tests/serve/http
+page-test: $(VENV)/dev ## try the page at / and a search's in Chromium, and take the README's picture (1 minute)
+	$(BIN)/python -m pytest -m page tests/serve/http tests/client/search
 
 fuzz: $(VENV)/dev ## try 100,000 changes to what was signed, and much of what strangers may send (5 minutes)
 	$(BIN)/python -m pytest -s -o timeout=0 --hypothesis-profile=signatures tests/contract/test_signature_mutations.py

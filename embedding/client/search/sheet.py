@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 
 STYLE: Final = """
 :root { color-scheme: light dark; --line: light-dark(#ccc, #444); --quiet: light-dark(#555, #aaa); }
-body { font: 16px/1.4 system-ui, sans-serif; margin: 1.5rem; background: Canvas; color: CanvasText; }
+body { font: 16px/1.4 system-ui, sans-serif; margin: clamp(1rem, 3vw, 1.5rem); background: Canvas;
+       color: CanvasText; overflow-wrap: anywhere; }
 h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 nav ul { padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1rem; }
-ol { padding: 0; list-style: none; display: grid; gap: 1rem;
-     grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)); }
-ol li { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem; overflow-wrap: anywhere; }
+ol { padding: 0; list-style: none; display: grid; gap: clamp(.75rem, 2vw, 1rem);
+     grid-template-columns: repeat(auto-fill, minmax(clamp(8.5rem, 28vw, 12rem), 1fr)); }
+ol li { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem; }
 :focus-visible { outline: 3px solid Highlight; outline-offset: 2px; }
-img { display: block; max-width: 100%; max-height: 14rem; margin: 0 auto .4rem; }
+img { display: block; max-width: 100%; max-height: 14rem; }
+li img { width: 100%; height: clamp(8rem, 28vw, 11rem); object-fit: scale-down; margin-bottom: .4rem; }
 .told { color: var(--quiet); font-size: .85rem; } .text { font-size: 1.05rem; margin: .5rem 0; }
 """
 PAGE: Final = """\
@@ -46,7 +48,7 @@ PAGE: Final = """\
 <style>{style}</style>
 </head>
 <body>
-<header><h1>{title}</h1><p class="told">{told}</p>{nav}</header>
+<header><h1 dir="auto"{label}>{title}</h1><p class="told">{told}</p>{nav}</header>
 <main>
 {sections}
 </main>
@@ -63,17 +65,20 @@ def sheet(found: Found, thumbnails: Mapping[str, str], *, allow_remote: bool) ->
     """
     shown = _Shown(thumbnails, allow_remote=allow_remote)
     names = [_name(query) for query, _ in found.results]
-    links = "".join(f'<li><a href="#query{i}">{name}</a></li>' for i, name in enumerate(names))
-    skipped = f"; {found.skipped} have no direction and were left out" if found.skipped else ""
+    is_one = len(names) == 1
+    links = "".join(f'<li><a href="#query{i}" dir="auto">{name}</a></li>' for i, name in enumerate(names))
+    skipped = f"; {found.skipped:,} without direction are left out" if found.skipped else ""
     origin = f"model {found.origin.model}, fingerprint {found.origin.fingerprint}"
     return PAGE.format(
         policy=escape(_policy(allow_remote=allow_remote)),
-        title=names[0] if len(names) == 1 else f"{len(names)} queries",
+        title=names[0] if is_one else f"{len(names)} queries",
+        label=' id="query0"' if is_one else "",
         style=STYLE,
-        told=escape(plain(f"{found.rows} vectors{skipped}; {origin}")),
-        nav=f'<nav aria-label="Queries"><ul>{links}</ul></nav>' if len(names) > 1 else "",
+        told=escape(plain(f"{found.rows:,} vectors{skipped}; {origin}")),
+        nav=f'<nav aria-label="Queries"><ul>{links}</ul></nav>' if not is_one else "",
         sections="\n".join(
-            shown.section(place, query, results) for place, (query, results) in enumerate(found.results)
+            shown.section(place, query, results, is_headed=not is_one)
+            for place, (query, results) in enumerate(found.results)
         ),
     )
 
@@ -85,21 +90,22 @@ class _Shown:
         self._thumbnails = thumbnails
         self._allow_remote = allow_remote
 
-    def section(self, place: int, query: Query, results: tuple[Result, ...]) -> str:
-        """Return the section of one query, with the picture that was looked for."""
+    def section(self, place: int, query: Query, results: tuple[Result, ...], *, is_headed: bool) -> str:
+        """Return the section of one query, with the picture that was looked for and maybe a heading."""
         asked = self._picture(query.value) if query.kind == "image" else ""
         cards = "\n".join(self._card(result) for result in results)
-        heading = f'<h2 id="query{place}">{_name(query)}</h2>'
+        heading = f'<h2 id="query{place}" dir="auto">{_name(query)}</h2>' if is_headed else ""
         return f'<section aria-labelledby="query{place}">{heading}{asked}\n<ol>\n{cards}\n</ol></section>'
 
     def _card(self, result: Result) -> str:
         told = f'<span class="told">{result.rank} · cosine {result.cosine:.4f}</span>'
-        picture, name = self._picture(result.id), escape(plain(result.id))
+        picture = self._picture(result.id)
+        name = escape(plain(result.id)).replace("/", "/<wbr>")  # a path breaks between its folders
         if is_web(result.id):
             name = f'<a href="{escape(result.id)}" rel="noreferrer noopener">{name}</a>'
-            return f"<li>{picture}{told}<div>{name}</div></li>"
+            return f'<li>{picture}{told}<div dir="auto">{name}</div></li>'
         kind = "told" if picture else "text"
-        return f'<li tabindex="0">{picture}{told}<div class="{kind}">{name}</div></li>'
+        return f'<li tabindex="0">{picture}{told}<div class="{kind}" dir="auto">{name}</div></li>'
 
     def _picture(self, name: str) -> str:
         source = self._thumbnails.get(name)

@@ -58,7 +58,7 @@ def test_nothing_of_an_id_or_a_query_is_markup(evil, allow_remote):
     """The elements are those of a page of harmless words."""
     page = page_of([evil], [Query("text", evil), Query("image", evil)], allow_remote=allow_remote)
     known = {"html", "head", "meta", "title", "style", "body", "header", "h1", "p", "nav", "ul", "li", "a"}
-    known |= {"main", "section", "h2", "ol", "img", "span", "div"}
+    known |= {"main", "section", "h2", "ol", "img", "span", "div", "wbr"}
     elements = Elements(page)
 
     assert {tag for tag, _ in elements.found} <= known
@@ -104,8 +104,29 @@ def test_pictures_texts_and_queries():
     assert [image["src"] for image in elements.of("img")] == ["data:x", "data:q", "data:x"]
     assert [link["href"] for link in elements.of("a")] == ["#query0", "#query1"]
     assert [card for card in elements.of("li") if card == {"tabindex": "0"}] == [{"tabindex": "0"}] * 4
-    assert "9 vectors; 1 have no direction and were left out; model m, fingerprint f1" in page
+    assert "9 vectors; 1 without direction are left out; model m, fingerprint f1" in page
     assert "light dark" in page
+
+
+@pytest.mark.parametrize(("queries", "headings"), [(1, []), (2, [{"id": "query0"}, {"id": "query1"}])])
+def test_headings(queries, headings):
+    """Several queries have one each; of one alone the page's own names what was looked for."""
+    elements = Elements(page_of(["a"], [Query("text", "q")] * queries))
+    labels = [section["aria-labelledby"] for section in elements.of("section")]
+
+    assert [{"id": heading["id"]} for heading in elements.of("h2")] == headings
+    assert labels == [f"query{place}" for place in range(queries)]
+    assert (elements.of("h1")[0].get("id") == "query0") is (queries == 1)
+
+
+def test_words_of_other_scripts_and_paths():
+    """What strangers wrote runs in its own direction, and a path breaks between its folders."""
+    page = page_of(["a/b.jpg", "https://example.com/c.jpg"])
+    elements = Elements(page)
+
+    assert [block.get("dir") for tag in ("h1", "div") for block in elements.of(tag)] == ["auto"] * 3
+    assert "a/<wbr>b.jpg</div>" in page
+    assert "overflow-wrap: anywhere" in page
 
 
 def test_json_of_names_that_are_not_utf8():
