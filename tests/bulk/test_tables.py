@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedding.client.bulk import tables
+from embedding.client.bulk import sources, tables
 from embedding.client.bulk.errors import BulkError
 from embedding.client.bulk.sources import Reading, count_rows, rows_of
 
@@ -138,3 +138,25 @@ def test_a_row_group_is_not_held(here):
         assert next(rows).value == picture
 
     assert pa.total_allocated_bytes() - before < 3_000_000
+
+
+def test_a_glob_of_tables_is_counted_by_their_footers(here, monkeypatch):
+    """Counting reads no rows of Parquet, however the files were named."""
+    for name in ("a.parquet", "b.parquet"):
+        pq.write_table(pa.table({"t": ["a", "b"]}), here / name)
+    (here / "c.txt").write_text("a\n")
+    monkeypatch.setattr(sources, "parquet_rows", None)
+
+    assert count_rows(["*.parquet", "c.*"], Reading()) == 5
+
+
+def test_a_damaged_page(here):
+    """What the footer of a Parquet file does not tell is told in one line when it is read."""
+    pq.write_table(pa.table({"t": [f"text {number}" for number in range(100)]}), here / "t.parquet")
+    data = bytearray((here / "t.parquet").read_bytes())
+    data[6:30] = bytes(range(100, 124))
+    (here / "t.parquet").write_bytes(data)
+    with pytest.raises(BulkError, match=r"SOURCE t\.parquet ") as refusal:
+        values_of("t.parquet")
+
+    assert "\n" not in str(refusal.value)

@@ -69,7 +69,11 @@ def _told_of(source: str) -> Iterator[None]:
         raise BulkError(f"SOURCE {source} is not UTF-8 text: {fault.reason}") from None
     except OSError as fault:
         where = f": {fault.filename}" if fault.filename not in (None, source) else ""
-        raise BulkError(f"SOURCE {source} cannot be read{where}: {fault.strerror or fault}") from None
+        raise BulkError(f"SOURCE {source} cannot be read{where}: {_line(fault)}") from None
+
+
+def _line(fault: OSError) -> str:
+    return (fault.strerror or str(fault)).partition("\n")[0]
 
 
 def _looked_for(sources: Sequence[str]) -> str:
@@ -112,6 +116,14 @@ def _of_file(source: str, reading: Reading) -> Callable[[], Iterator[Row]]:
 
 
 def _of_glob(pattern: str, reading: Reading) -> Callable[[], Iterator[Row]]:
+    files = _found(pattern)
+    for name in files:
+        _of_path(name, reading)
+    return lambda: (row for name in files for row in _of_path(name, reading)())
+
+
+def _found(pattern: str) -> list[str]:
+    """Return the names that *pattern* stands for, in order."""
     if pattern.startswith(("http://", "https://")):
         raise BulkError(
             "SOURCE is a URL: write URLs into a .txt file, one a line, or send them to - by stdin"
@@ -123,9 +135,7 @@ def _of_glob(pattern: str, reading: Reading) -> Callable[[], Iterator[Row]]:
     if not files:
         advice = "; a [ that stands in a name is written [[]" if "[" in pattern else ""
         raise BulkError(f"SOURCE {pattern}: no file has such a name{advice}")
-    for name in files:
-        _of_path(name, reading)
-    return lambda: (row for name in files for row in _of_path(name, reading)())
+    return files
 
 
 def _files(folder: str) -> Iterator[str]:
@@ -167,14 +177,27 @@ def _lines(name: str, file: BinaryIO, how: As) -> Iterator[Row]:
 
 
 def count_rows(sources: Sequence[str], reading: Reading) -> int:
-    """Return how many rows *sources* have; a walk, by names alone where they tell. Raises BulkError."""
-    return sum(_count(source, reading) for source in sources)
+    """Return how many rows *sources* have; a walk, by names alone where they tell. Raises BulkError.
+
+    Of stdin, which can be read once, there is no count.
+    """
+    count = 0
+    for source in sources:
+        with _told_of(source):
+            count += _count(source, reading)
+    return count
 
 
 def _count(source: str, reading: Reading) -> int:
+    if Path(source).exists():
+        return _count_path(source, reading)
+    return sum(_count_path(name, reading) for name in _found(source))
+
+
+def _count_path(source: str, reading: Reading) -> int:
     path = Path(source)
     if path.is_dir():
         return sum(1 for _ in _files(source))
-    if path.suffix.lower() == ".parquet" and path.is_file():
+    if path.suffix.lower() == ".parquet":
         return parquet_count(source)
-    return sum(1 for _ in rows_of([source], reading))
+    return sum(1 for _ in _of_path(source, reading)())

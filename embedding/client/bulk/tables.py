@@ -134,7 +134,7 @@ def parquet_rows(path: str, how: As, column: str | None, id_column: str | None) 
             batches = file.iter_batches(rows, columns=list(dict.fromkeys(wanted)), use_threads=False)
             yield from _parquet_rows(path, how, batches, wanted, is_binary=is_binary and how != "text")
     except pa.ArrowException as fault:
-        raise BulkError(f"SOURCE {path} is no whole Parquet file: {str(fault).splitlines()[0]}") from None
+        raise BulkError(f"SOURCE {path} is no whole Parquet file: {_line(fault)}") from None
 
 
 def _parquet_rows(
@@ -177,6 +177,10 @@ def _named(path: str, names: Sequence[str], column: str, option: str) -> str:
     raise BulkError(f"{option} {column}: {path} has no such column; it has {_told(names)}")
 
 
+def _line(fault: Exception) -> str:
+    return str(fault).partition("\n")[0]
+
+
 def _told(names: Sequence[str]) -> str:
     return ", ".join(names) if names else "none"
 
@@ -186,4 +190,4 @@ def parquet_count(path: str) -> int:
     try:
         return int(parquet().read_metadata(path).num_rows)
     except (arrow().ArrowException, OSError) as fault:
-        raise BulkError(f"SOURCE {path} is no whole Parquet file: {str(fault).splitlines()[0]}") from None
+        raise BulkError(f"SOURCE {path} is no whole Parquet file: {_line(fault)}") from None

@@ -189,7 +189,7 @@ def _told_of(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as fault:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, IndexError) as fault:
         told = str(fault).partition("\n")[0]
         raise Unsearchable(f"{path} cannot be read as Parquet: {told}") from None
 
