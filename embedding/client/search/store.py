@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Part = Callable[[], Iterator[Block]]
 
 BLOCK_BYTES: Final = 32 << 20
+READ_BYTES: Final = 1 << 20  # of a column at a time; pyarrow reads and keeps the whole of a row group else
 NUMPY_FLOATS: Final = ("float16", "float32")
 ARROW_FLOATS: Final = ("halffloat", "float")
 
@@ -126,7 +127,7 @@ class ParquetStore:
         except ImportError:
             raise Unsearchable("pyarrow is not installed: pip install '.[bulk]'") from None
         with _told_of(self._path):
-            file = pq.ParquetFile(self._path, metadata=metadata, pre_buffer=False)
+            file = pq.ParquetFile(self._path, metadata=metadata, pre_buffer=False, buffer_size=READ_BYTES)
             if _stamp(self._path) != self._opened:
                 raise _changed(self._path)
         return file

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embedding.client.search import store as stores
 from embedding.client.search.store import Origin, Unsearchable, open_store
 from tests.client.search.files import some_vectors, write_npy, write_parquet
 
@@ -155,3 +156,15 @@ def test_ids_that_are_not_utf8(tmp_path):
     assert open_store(path).ids([0, 1]) == {0: "a", 1: "\udcff.png"}
     with pytest.raises(Unsearchable, match="cannot be read as Parquet: 'utf-8' codec"):
         open_store(broken).ids([0])
+
+
+def test_a_row_group_is_not_held(tmp_path, monkeypatch):
+    """Of a file that is one row group some blocks are in memory."""
+    monkeypatch.setattr(stores, "BLOCK_BYTES", 1 << 20)
+    path = write_parquet(tmp_path / "v.parquet", ["x"] * 20_000, some_vectors(20_000, 256))
+    before = pa.total_allocated_bytes()
+    (part,) = open_store(path).parts()
+    held = [pa.total_allocated_bytes() - before for _ in part()]
+
+    assert len(held) == 20
+    assert max(held) < 12_000_000
