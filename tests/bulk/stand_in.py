@@ -91,24 +91,24 @@ STEPS = ("replace", "unlink", "rmdir", "mkdir")
 def dying_at(step):
     """Let this process end, as if killed, just before its *step*-th change of names on disk."""
     left = [step]
-    originals = {name: getattr(Path, name) for name in STEPS}
+    originals = {name: getattr(os, name) for name in STEPS}
 
     def guarded(name):
-        def act(self, *args, **kwargs):
+        def act(*args, **kwargs):
             left[0] -= 1
             if left[0] == 0:
                 os._exit(9)
-            return originals[name](self, *args, **kwargs)
+            return originals[name](*args, **kwargs)
 
         return act
 
     for name in STEPS:
-        setattr(Path, name, guarded(name))
+        setattr(os, name, guarded(name))
     try:
         yield
     finally:
         for name, original in originals.items():
-            setattr(Path, name, original)
+            setattr(os, name, original)
 
 
 def killed_at(step, work):

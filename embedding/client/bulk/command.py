@@ -37,7 +37,8 @@ A line or a cell that is a URL is a picture, any other a text. Several SOURCEs b
     python -m embedding embed products.csv --column title --id-column sku --out titles.npy --local
 
 Killed at any moment, it goes on when the same command is run again: what is done is kept in OUT.parts.
-Items that fail are listed in OUT's name with .failed.csv; --retry-failed tries just those again."""
+Items that fail are listed in OUT.failed.csv (photos.parquet.failed.csv, say); --retry-failed tries just
+those again."""
 ENDING: Final = f"""\
 {ENVIRONMENT}
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
-from typing import Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 from embedding.client.errors import ClientError
 
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -15,8 +19,14 @@ class BulkError(ClientError):
     """A run that cannot begin or go on; what it has written so far is kept."""
 
 
-def told_of_writing(fault: OSError, where: str) -> BulkError:
-    """Return what a failure to write into *where* is told as."""
-    if fault.errno in FULL:
-        return BulkError(f"no room left for {where}: free some and run the same command to go on")
-    return BulkError(f"{where} cannot be written: {fault.strerror or fault}")
+@contextmanager
+def writing(where: object) -> Iterator[None]:
+    """Raise a BulkError that tells of *where* for an OSError within."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno in FULL:
+            told = f"no room left for {where}: free some and run the same command to go on"
+        else:
+            told = f"{where} cannot be written: {fault.strerror or fault}"
+        raise BulkError(told) from None

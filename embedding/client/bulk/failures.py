@@ -34,6 +34,9 @@ def read_failures(path: Path) -> Iterator[Failure]:
                 raise BulkError(f"{path} is no list of failed items: its columns are {', '.join(HEADER)}")
             for row, row_id, code, message in reader:
                 yield Failure(int(row), row_id, code, message)
+    except FileNotFoundError:
+        told = f"{path} is not there, which lists what failed: put it back, or --restart makes all anew"
+        raise BulkError(told) from None
     except (OSError, ValueError, csv.Error) as fault:
         raise BulkError(f"{path} cannot be read as a list of failed items: {fault}") from None
 

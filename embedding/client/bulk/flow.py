@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from embedding.client.bulk.errors import BulkError, told_of_writing
+from embedding.client.bulk.errors import BulkError, writing
 from embedding.client.bulk.parts import OpenPart
 from embedding.client.bulk.walk import next_of
 from embedding.client.errors import ClientError, ItemError
@@ -141,10 +141,8 @@ class Flow:
         whole = [number for number, part in self._open.items() if part.is_whole()]
         mine = [(number, self._open.pop(number)) for number in whole]  # before another job's end finds them
         for number, part in mine:
-            try:
+            with writing("the next part"):
                 await asyncio.to_thread(self._write, number, part)
-            except OSError as fault:
-                raise told_of_writing(fault, "the next part") from None
             self._open_rows -= len(part.ids)
 
     def _write(self, number: int, part: OpenPart) -> None:

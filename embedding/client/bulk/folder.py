@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from embedding.client.bulk.errors import BulkError, told_of_writing
+from embedding.client.bulk.errors import BulkError, writing
 from embedding.client.bulk.parts import Parts, sync_folder
 
 
@@ -27,6 +27,8 @@ LOCK: Final = "lock"
 RUN: Final = "run.json"
 READY: Final = "ready"
 FINAL: Final = "final"
+RUN_KEYS: Final = frozenset({"identity", "retry", "of", "made_by"})
+READY_KEYS: Final = frozenset({"names", "removing"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,11 @@ class RunFolder:
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
-        try:
+        with writing(self.path):
             while self._lock is None:
                 self.path.mkdir(exist_ok=True)
                 with suppress(FileNotFoundError):  # a run that has just ended took the folder with it
                     self._lock = self._locked()
-        except OSError as fault:
-            raise told_of_writing(fault, str(self.path)) from None
         return self
 
     def _locked(self) -> int | None:
@@ -80,25 +80,34 @@ class RunFolder:
 
     def run(self) -> dict[str, Any] | None:
         """Return what this folder's run is, None if it holds none."""
+        return self._said(RUN, RUN_KEYS)
+
+    def _said(self, name: str, keys: frozenset[str]) -> dict[str, Any] | None:
+        """Return what the file *name* holds, None if it is not there. Raises BulkError if it lacks *keys*."""
+        path = self.path / name
         try:
-            said = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+            said = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except ValueError:
-            raise BulkError(f"{self.path / RUN} is damaged: --restart begins anew") from None
-        return dict(said)
+        except (OSError, ValueError):
+            said = None
+        if not isinstance(said, dict) or not keys <= said.keys():
+            raise BulkError(f"{path} is damaged: --restart begins anew")
+        return said
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Write what this folder's run is. Raises OSError."""
         write_durably(self.path / RUN, json.dumps(run, indent=1))
 
     def clear(self) -> None:
-        """Drop the run that this folder holds."""
+        """Drop the run that this folder holds, and last what says which: its parts never meet another's."""
         for path in self.path.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != LOCK:
+            elif path.name not in (LOCK, RUN):
                 path.unlink()
+        sync_folder(self.path)
+        (self.path / RUN).unlink(missing_ok=True)
 
     def final(self) -> Path:
         """Return the folder in which the finished files are made; empty."""
@@ -115,10 +124,10 @@ class RunFolder:
         self.finish()
 
     def finish(self) -> bool:
-        """Do what is left of a `publish` that was begun; return whether there was one."""
-        if not (self.path / READY).exists():
+        """Do what is left of a `publish` that was begun; return whether there was one. Raises OSError."""
+        ready = self._said(READY, READY_KEYS)
+        if ready is None:
             return False
-        ready = json.loads((self.path / READY).read_text(encoding="utf-8"))
         for name in ready["names"]:
             with suppress(FileNotFoundError):
                 (self.path / FINAL / name).replace(self.out.with_name(name))

@@ -18,7 +18,7 @@ from embedding.client.bulk.parts import as_column, as_matrix
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from embedding.client.bulk.parts import Vectors
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     Chunk = tuple[list[str], Vectors]
 
 ABOUT: Final = "embedding"  # the key of the metadata that says how the vectors were made
+SAID: Final = frozenset(
+    {"identity", "source_digest", "made_by", "fingerprint", "model", "dim", "dtype", "rows", "failed"}
+    | {"failures_digest"}
+)
 READ_ROWS: Final = 4096
 
 
@@ -64,8 +68,8 @@ class ParquetFormat:
         """Return what stands in the schema's metadata."""
         try:
             metadata = parquet().read_schema(out).metadata or {}
-            return dict(json.loads(metadata[ABOUT.encode()]))
-        except (OSError, KeyError, ValueError, arrow().ArrowException):
+            return _about(metadata[ABOUT.encode()])
+        except (OSError, KeyError, arrow().ArrowException):
             return None
 
     def write(self, out: Path, chunks: Iterator[Chunk], count: int, about: dict[str, Any]) -> None:
@@ -110,8 +114,8 @@ class NpyFormat:
     def about(self, out: Path) -> dict[str, Any] | None:
         """Return what stands in NAME.json."""
         try:
-            return dict(json.loads(out.with_suffix(".json").read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+            return _about(out.with_suffix(".json").read_bytes())
+        except OSError:
             return None
 
     def write(self, out: Path, chunks: Iterator[Chunk], count: int, about: dict[str, Any]) -> None:
@@ -144,15 +148,19 @@ class NpyFormat:
                 yield [_line(names) for _ in range(len(chunk))], chunk
 
 
+def _about(text: bytes) -> dict[str, Any] | None:
+    """Return what an output says of itself; None if *text* is something else."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) and said.keys() >= SAID else None
+
+
 def _line(names: Any) -> str:
     return str(names.readline()).removesuffix("\n")
 
 
 def failures_name(out: Path) -> str:
     """Return the name of the file of failed items beside *out*."""
-    return f"{out.stem}.failed.csv"
-
-
-def all_names(formats: Format, out: Path) -> Sequence[str]:
-    """Return the names of everything that a run leaves."""
-    return [*formats.names(out), failures_name(out)]
+    return f"{out.name}.failed.csv"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedding.client.bulk.errors import told_of_writing
-from embedding.client.bulk.failures import FailureWriter, check_failures, read_failures
+from embedding.client.bulk.errors import BulkError, writing
+from embedding.client.bulk.failures import FailureWriter, read_failures
 from embedding.client.bulk.formats import failures_name
 
 
@@ -41,9 +41,9 @@ def publish(folder: RunFolder, formats: Format, made: Made, *, is_retry: bool) -
 
     Raises BulkError if it cannot be written or a part is damaged.
     """
-    final = folder.final()
     out = folder.out
-    try:
+    with writing(out):
+        final = folder.final()
         with FailureWriter(final / failures_name(out)) as failures:
             for number in folder.parts.numbers():
                 for failure in folder.parts.failures(number):
@@ -56,14 +56,7 @@ def publish(folder: RunFolder, formats: Format, made: Made, *, is_retry: bool) -
         chunks = _patched(folder, formats, made) if is_retry else _plain(folder.parts)
         formats.write(final / out.name, chunks, made.rows - failures.count, about)
         folder.publish(removing=[] if failures.count else [failures_name(out)])
-    except OSError as fault:
-        raise told_of_writing(fault, str(out)) from None
     return failures.count
-
-
-def check_before_retry(out: Path, about: dict[str, Any]) -> None:
-    """Raise BulkError unless the list of failures beside *out* is the one it was written with."""
-    check_failures(out.with_name(failures_name(out)), count=about["failed"], digest=about["failures_digest"])
 
 
 def _plain(parts: Parts) -> Iterator[Chunk]:
@@ -75,7 +68,7 @@ def _plain(parts: Parts) -> Iterator[Chunk]:
 
 def _patched(folder: RunFolder, formats: Format, made: Made) -> Iterator[Chunk]:
     """Yield the rows of the earlier output and of the parts, merged, one part's range at a time."""
-    earlier = _Earlier(formats.read(folder.out))
+    earlier = _Earlier(folder.out, formats.read(folder.out))
     failures = read_failures(folder.out.with_name(failures_name(folder.out)))
     by_part = groupby(failures, key=lambda failure: failure.row // made.part_rows)
     failed_part, failed = next(by_part, (None, iter(())))
@@ -92,6 +85,7 @@ def _patched(folder: RunFolder, formats: Format, made: Made) -> Iterator[Chunk]:
             chunk = _merged(rows, chunk, folder.parts.read(part))
         if chunk[0]:
             yield chunk
+    earlier.must_be_over()
 
 
 def _merged(rows: list[int], earlier: Chunk, patch: Part) -> Chunk:
@@ -106,21 +100,37 @@ def _merged(rows: list[int], earlier: Chunk, patch: Part) -> Chunk:
 
 
 class _Earlier:
-    """The rows of an output, as many at a time as are asked for."""
+    """The rows of *out*, as many at a time as are asked for. Raises BulkError if they are too few or many."""
 
-    def __init__(self, chunks: Iterator[Chunk]) -> None:
-        self._chunks = chunks
-        self._ids: list[str] = []
-        self._vectors: Any = None
+    def __init__(self, out: Path, chunks: Iterator[Chunk]) -> None:
+        self._out, self._chunks = out, chunks
+        self._chunk: Chunk = ([], np.empty((0, 0), np.float32))
+        self._at = 0
 
     def take(self, count: int) -> Chunk:
         """Return the next *count* rows."""
-        while len(self._ids) < count:
-            ids, vectors = next(self._chunks)
-            self._ids = [*self._ids, *ids]
-            self._vectors = vectors if self._vectors is None else np.concatenate([self._vectors, vectors])
-        ids, self._ids = self._ids[:count], self._ids[count:]
-        if self._vectors is None:
-            return ids, np.empty((0, 0), np.float32)
-        vectors, self._vectors = self._vectors[:count], self._vectors[count:]
-        return ids, vectors
+        ids: list[str] = []
+        taken = [self._chunk[1][:0]]
+        while len(ids) < count:
+            if self._at == len(self._chunk[0]):
+                self._chunk, self._at = self._next(), 0
+            end = min(len(self._chunk[0]), self._at + count - len(ids))
+            ids += self._chunk[0][self._at : end]
+            taken.append(self._chunk[1][self._at : end])
+            self._at = end
+        filled: list[Any] = [vectors for vectors in taken if len(vectors)]
+        return ids, np.concatenate(filled) if filled else taken[0]
+
+    def must_be_over(self) -> None:
+        """Raise BulkError if there are more rows."""
+        if self._at < len(self._chunk[0]) or next(self._chunks, None) is not None:
+            raise self._changed()
+
+    def _next(self) -> Chunk:
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            raise self._changed()
+        return chunk
+
+    def _changed(self) -> BulkError:
+        return BulkError(f"{self._out} has not the rows that it was made with: --restart makes it anew")

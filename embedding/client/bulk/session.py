@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from embedding.client.bulk.errors import BulkError, told_of_writing
+from embedding.client.bulk.errors import BulkError, writing
 from embedding.client.bulk.failures import read_failures
 from embedding.client.bulk.flow import Flow, other_model
 from embedding.client.bulk.formats import failures_name, format_of
-from embedding.client.bulk.merge import Made, check_before_retry, publish
+from embedding.client.bulk.merge import Made, publish
 from embedding.client.bulk.sources import STDIN, Reading, check, count_rows, rows_of
+from embedding.client.bulk.there import check_list, must_be_same, output_of
 from embedding.client.bulk.walk import CHANGED, Walk
 
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embedding.client.bulk.folder import Model, RunFolder
+    from embedding.client.bulk.parts import Failure
     from embedding.client.bulk.progress import Progress
 
 PART_ROWS: Final = 4096
@@ -78,67 +81,80 @@ class Session:
 
     def prepare(self) -> bool:
         """Return whether there is anything to do. Raises BulkError if it would mix with what is there."""
-        self._folder.finish()
-        if self._order.is_restart:
-            self._folder.clear()
-        check(self._order.sources, self._order.reading)
-        self._earlier = None if self._order.is_restart else self._formats.about(self._order.out)
+        order = self._order
+        with writing(self._folder.path):
+            self._settle()
+        check(order.sources, order.reading)
+        self._earlier = None if order.is_restart else output_of(order.out, self._formats)
         run = self._folder.run()
         if run is not None:
             self._go_on(run)
             return True
-        if self._order.out.exists() and not self._order.is_restart and not self._may_follow():
+        if self._earlier is not None and not self._may_follow(self._earlier):
             return False
-        if self._order.is_retry and self._earlier is None:
+        if order.is_retry and self._earlier is None:
             raise BulkError("--retry-failed: there is no output yet; run without it first")
-        made_by = (self._earlier or {}).get("made_by") if self._order.is_retry else None
-        self._run = {"identity": self._order.identity(), "retry": self._order.is_retry, "made_by": made_by}
+        with writing(self._folder.path):
+            self._folder.clear()
+        earlier = self._earlier or {}
+        self._run = {
+            "identity": order.identity(),
+            "retry": order.is_retry,
+            "of": earlier.get("failures_digest"),
+            "made_by": earlier.get("made_by"),
+        }
         return True
+
+    def _settle(self) -> None:
+        """End what a killed run had nearly done; of what is begun anew nothing stays."""
+        with suppress(BulkError) if self._order.is_restart else nullcontext():
+            self._folder.finish()
+        if self._order.is_restart:
+            self._folder.clear()
 
     def _go_on(self, run: dict[str, Any]) -> None:
         """Take up *run*, which was begun before."""
-        self._must_be_same(run.get("identity"), "a run was begun")
+        must_be_same(run["identity"], self._order.identity(), "a run was begun")
         if run["retry"] and not self._order.is_retry:
             raise BulkError("a retry was begun and is not done: go on with --retry-failed, or --restart")
         if self._order.is_retry and not run["retry"]:
             raise BulkError("--retry-failed: the run is not done yet; go on without it first")
+        if run["retry"]:
+            self._must_be_retried(run)
         self._run = run
 
-    def _may_follow(self) -> bool:
+    def _must_be_retried(self, run: dict[str, Any]) -> None:
+        """Raise BulkError unless the output whose failures *run* tries again is the one that is there."""
+        out, earlier = self._order.out, self._earlier
+        if earlier is None or earlier["failures_digest"] != run["of"]:
+            raise BulkError(f"{out} is not what this retry was begun with: put that back, or --restart")
+        check_list(out, earlier)
+
+    def _may_follow(self, earlier: dict[str, Any]) -> bool:
         """Return whether a retry may follow the output that is there; False if it is just what is wanted."""
         out = self._order.out
-        if self._earlier is None:
-            raise BulkError(f"{out} is there, and not of such a run: give another --out, or --restart")
-        self._must_be_same(self._earlier.get("identity"), f"{out} was made")
-        if not self._order.is_retry or self._earlier["failed"] == 0:
-            return False
-        check_before_retry(out, self._earlier)
-        return True
-
-    def _must_be_same(self, identity: Any, what: str) -> None:
-        wanted = self._order.identity()
-        given = identity if isinstance(identity, dict) else {}
-        other = [name for name, value in wanted.items() if given.get(name) != value]
-        if other:
-            told = "; ".join(f"{name} {given.get(name)!r}, now {wanted[name]!r}" for name in other)
-            raise BulkError(f"{what} otherwise: {told}: --restart begins anew, another --out keeps both")
+        must_be_same(earlier["identity"], self._order.identity(), f"{out} was made")
+        check_list(out, earlier)
+        return self._order.is_retry and earlier["failed"] > 0
 
     def _save(self) -> None:
-        try:
+        with writing(self._folder.path):
             self._folder.write_run(self._run)
-        except OSError as fault:
-            raise told_of_writing(fault, str(self._folder.path)) from None
 
     def result(self) -> Result:
         """Return what is there of an order that leaves nothing to do."""
+        return self._left(0.0, 0)
+
+    def _left(self, took_s: float, embedded: int) -> Result:
         about = self._formats.about(self._order.out) or {}
-        return Result(about, self._failed_codes(), 0.0, 0)
+        failed = Counter(failure.code for failure in self._listed()) if about["failed"] else Counter()
+        return Result(about, failed, took_s, embedded)
 
     def run(self, backend: Any, progress: Progress) -> Result:
         """Embed what is missing and make the output. Raises a ClientError; what is done is kept then."""
         order = self._order
         self._save()
-        only = self._to_retry() if order.is_retry else None
+        only = ((failure.row, failure.id) for failure in self._listed()) if order.is_retry else None
         walk = Walk(
             rows_of(order.sources, order.reading),
             self._folder.parts,
@@ -165,16 +181,10 @@ class Session:
         publish(
             self._folder, self._formats, Made(walk.count, order.part_rows, about), is_retry=order.is_retry
         )
-        about = self._formats.about(order.out) or {}
-        return Result(about, self._failed_codes(), progress.took_s, progress.done)
+        return self._left(progress.took_s, progress.done)
 
-    def _to_retry(self) -> Iterator[tuple[int, str]]:
-        path = self._order.out.with_name(failures_name(self._order.out))
-        return ((failure.row, failure.id) for failure in read_failures(path))
-
-    def _failed_codes(self) -> Counter[str]:
-        path = self._order.out.with_name(failures_name(self._order.out))
-        return Counter(failure.code for failure in read_failures(path)) if path.exists() else Counter()
+    def _listed(self) -> Iterator[Failure]:
+        return read_failures(self._order.out.with_name(failures_name(self._order.out)))
 
     def _meet(self, model: Model, dim: int) -> None:
         """Keep what made the first vector, or hold it against what made those that are there."""
