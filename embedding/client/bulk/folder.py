@@ -44,7 +44,7 @@ class RunFolder:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.path = out.with_name(f"{out.name}.parts")
+        self.path = out.with_name(folder_name(out))
         self.parts = Parts(self.path)
         self._lock: int | None = None
 
@@ -144,6 +144,11 @@ class RunFolder:
 
     def _remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def folder_name(out: Path) -> str:
+    """Return the name of the folder beside *out*."""
+    return f"{out.name}.parts"
 
 
 def write_durably(path: Path, text: str) -> None:

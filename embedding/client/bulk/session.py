@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from embedding.client.bulk.errors import BulkError, writing
@@ -14,7 +14,15 @@ from embedding.client.bulk.flow import Flow, other_model
 from embedding.client.bulk.formats import failures_name, format_of
 from embedding.client.bulk.merge import Made, publish
 from embedding.client.bulk.sources import STDIN, Reading, check, count_rows, rows_of
-from embedding.client.bulk.there import check_list, must_be_same, output_of
+from embedding.client.bulk.there import (
+    check_list,
+    check_source,
+    must_be_files,
+    must_be_ours,
+    must_be_same,
+    output_of,
+    own_paths,
+)
 from embedding.client.bulk.walk import CHANGED, Walk
 
 
@@ -41,6 +49,10 @@ class Order:
     part_rows: int = PART_ROWS
     is_retry: bool = False
     is_restart: bool = False
+
+    def reads(self) -> Reading:
+        """Return how the sources are read: without what the run itself writes."""
+        return replace(self.reading, own=own_paths(self.out, format_of(self.out)))
 
     def identity(self) -> dict[str, Any]:
         """Return what decides which row stands where, and as what: only parts of one identity may meet."""
@@ -76,26 +88,35 @@ class Session:
     def __init__(self, order: Order, folder: RunFolder) -> None:
         self._order, self._folder = order, folder
         self._formats = format_of(order.out)
+        self._reading = order.reads()
         self._run: dict[str, Any] = {}
         self._earlier: dict[str, Any] | None = None
 
     def prepare(self) -> bool:
         """Return whether there is anything to do. Raises BulkError if it would mix with what is there."""
-        order = self._order
-        with writing(self._folder.path):
-            self._settle()
-        check(order.sources, order.reading)
+        order, folder = self._order, self._folder
+        with writing(folder.path), suppress(BulkError) if order.is_restart else nullcontext():
+            folder.finish()
+        must_be_files(order.out, self._formats)
+        check(order.sources, self._reading)
+        run = None if order.is_restart else folder.run()
         self._earlier = None if order.is_restart else output_of(order.out, self._formats)
-        run = self._folder.run()
         if run is not None:
             self._go_on(run)
             return True
+        with writing(folder.path):
+            folder.clear()
+        return self._begin()
+
+    def _begin(self) -> bool:
+        """Begin a run where there is none, and return whether there is anything to do."""
+        order = self._order
+        if not order.is_restart:
+            must_be_ours(order.out, self._formats)
         if self._earlier is not None and not self._may_follow(self._earlier):
             return False
         if order.is_retry and self._earlier is None:
             raise BulkError("--retry-failed: there is no output yet; run without it first")
-        with writing(self._folder.path):
-            self._folder.clear()
         earlier = self._earlier or {}
         self._run = {
             "identity": order.identity(),
@@ -104,13 +125,6 @@ class Session:
             "made_by": earlier.get("made_by"),
         }
         return True
-
-    def _settle(self) -> None:
-        """End what a killed run had nearly done; of what is begun anew nothing stays."""
-        with suppress(BulkError) if self._order.is_restart else nullcontext():
-            self._folder.finish()
-        if self._order.is_restart:
-            self._folder.clear()
 
     def _go_on(self, run: dict[str, Any]) -> None:
         """Take up *run*, which was begun before."""
@@ -135,7 +149,10 @@ class Session:
         out = self._order.out
         must_be_same(earlier["identity"], self._order.identity(), f"{out} was made")
         check_list(out, earlier)
-        return self._order.is_retry and earlier["failed"] > 0
+        if self._order.is_retry and earlier["failed"]:
+            return True
+        check_source(out, earlier, rows_of(self._order.sources, self._reading), self._folder.parts)
+        return False
 
     def _save(self) -> None:
         with writing(self._folder.path):
@@ -156,7 +173,7 @@ class Session:
         self._save()
         only = ((failure.row, failure.id) for failure in self._listed()) if order.is_retry else None
         walk = Walk(
-            rows_of(order.sources, order.reading),
+            rows_of(order.sources, self._reading),
             self._folder.parts,
             order.part_rows,
             backend.max_items,
@@ -210,4 +227,4 @@ def counter(order: Order) -> Callable[[], int] | None:
     """Return what counts the rows of *order*, in a walk of its own; None where they can be read only once."""
     if STDIN in order.sources or order.is_retry:
         return None
-    return lambda: count_rows(order.sources, order.reading)
+    return lambda: count_rows(order.sources, order.reads())

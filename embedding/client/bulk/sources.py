@@ -34,11 +34,22 @@ KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How lists, tables and archives are read: what their values are, and the columns that hold them."""
+    """How lists, tables and archives are read: what their values are, and the columns that hold them.
+
+    *own* are the files and folders, by their real paths, that the run itself writes.
+    """
 
     how: As = "auto"
     column: str | None = None
     id_column: str | None = None
+    own: frozenset[str] = frozenset()
+
+    def is_own(self, path: str) -> bool:
+        """Return whether *path* is what the run itself writes."""
+        if not any(os.path.basename(own) in path for own in self.own):  # noqa: PTH119  a Path for each costs
+            return False
+        real = Path(path).parent.resolve() / Path(path).name
+        return any(real.is_relative_to(own) for own in self.own)
 
 
 def rows_of(sources: Sequence[str], reading: Reading) -> Iterator[Row]:
@@ -54,6 +65,8 @@ def check(sources: Sequence[str], reading: Reading) -> None:
         raise BulkError("SOURCE - is given twice; stdin can be read once")
     readable = [source for source in sources if source != STDIN]
     for source in readable:
+        if reading.is_own(source):
+            raise BulkError(f"SOURCE {source} is what this run writes: give another --out")
         with _told_of(source):
             _reader(source, reading)
     if len(readable) == len(sources) and next(rows_of(sources, reading), None) is None:
@@ -116,14 +129,14 @@ def _of_file(source: str, reading: Reading) -> Callable[[], Iterator[Row]]:
 
 
 def _of_glob(pattern: str, reading: Reading) -> Callable[[], Iterator[Row]]:
-    files = _found(pattern)
+    files = _found(pattern, reading)
     for name in files:
         _of_path(name, reading)
     return lambda: (row for name in files for row in _of_path(name, reading)())
 
 
-def _found(pattern: str) -> list[str]:
-    """Return the names that *pattern* stands for, in order."""
+def _found(pattern: str, reading: Reading) -> list[str]:
+    """Return the names that *pattern* stands for, in order, without what the run itself writes."""
     if pattern.startswith(("http://", "https://")):
         raise BulkError(
             "SOURCE is a URL: write URLs into a .txt file, one a line, or send them to - by stdin"
@@ -131,6 +144,7 @@ def _found(pattern: str) -> list[str]:
     if not glob.has_magic(pattern):
         raise BulkError(f"SOURCE {pattern} is not there")
     found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  it takes absolute patterns, and ** alike
+    found = [name for name in found if not reading.is_own(name)]
     files = [name for name in found if not Path(name).is_dir()] if "**" in pattern else found
     if not files:
         advice = "; a [ that stands in a name is written [[]" if "[" in pattern else ""
@@ -191,7 +205,7 @@ def count_rows(sources: Sequence[str], reading: Reading) -> int:
 def _count(source: str, reading: Reading) -> int:
     if Path(source).exists():
         return _count_path(source, reading)
-    return sum(_count_path(name, reading) for name in _found(source))
+    return sum(_count_path(name, reading) for name in _found(source, reading))
 
 
 def _count_path(source: str, reading: Reading) -> int:

@@ -1,4 +1,4 @@
-"""What stands at OUT already: whether such a run made it, of the same order, with its list."""
+"""What stands at OUT already: whether such a run made it, of the same order and source, with its list."""
 
 from __future__ import annotations
 
@@ -6,25 +6,44 @@ from typing import TYPE_CHECKING, Any
 
 from embedding.client.bulk.errors import BulkError
 from embedding.client.bulk.failures import check_failures
+from embedding.client.bulk.folder import folder_name
 from embedding.client.bulk.formats import failures_name
+from embedding.client.bulk.walk import Walk
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from embedding.client.bulk.formats import Format
+    from embedding.client.bulk.rows import Row
+    from embedding.client.bulk.walk import Done
+
+
+def own_paths(out: Path, formats: Format) -> frozenset[str]:
+    """Return the real paths of all files and folders that a run of *out* writes."""
+    place = out.parent.resolve()
+    names = [*formats.names(out), failures_name(out), folder_name(out)]
+    return frozenset(str(place / name) for name in names)
+
+
+def must_be_files(out: Path, formats: Format) -> None:
+    """Raise BulkError if a folder has the name of a file that a run of *out* writes."""
+    for path in map(out.with_name, [*formats.names(out), failures_name(out)]):
+        if path.is_dir():
+            raise BulkError(f"--out {out}: {path} is a folder")
 
 
 def output_of(out: Path, formats: Format) -> dict[str, Any] | None:
-    """Return what the output at *out* says of itself, None if there is none.
+    """Return what the output at *out* says of itself; None if there is none, or not of such a run."""
+    return formats.about(out) if out.exists() else None
 
-    Raises BulkError if no such run made what is there.
-    """
-    about = formats.about(out)
+
+def must_be_ours(out: Path, formats: Format) -> None:
+    """Raise BulkError if no such run made what is in the place of *out*, or of a file beside it."""
     there = [path for path in map(out.with_name, formats.names(out)) if path.exists()]
-    if about is None and there:
+    if there and formats.about(out) is None:
         raise BulkError(f"{there[0]} is there, and not of such a run: give another --out, or --restart")
-    return about if out.exists() else None
 
 
 def must_be_same(given: Any, wanted: dict[str, Any], what: str) -> None:
@@ -41,3 +60,18 @@ def check_list(out: Path, about: dict[str, Any]) -> None:
     if about["failed"]:
         path = out.with_name(failures_name(out))
         check_failures(path, count=about["failed"], digest=about["failures_digest"])
+
+
+def check_source(out: Path, about: dict[str, Any], rows: Iterable[Row], none_done: Done) -> None:
+    """Raise BulkError unless *rows*, those of the source, are the ones that *out* was made of."""
+    walk = Walk(rows, none_done, about["identity"]["part_rows"], 1, 1, iter(()))
+    for _ in walk:
+        pass
+    if (walk.count, walk.digest) != (about["rows"], about["source_digest"]):
+        told = f"it has {walk.count} rows, and had {about['rows']}"
+        if walk.count == about["rows"]:
+            told = "some of its rows are others"
+        raise BulkError(
+            f"the source has changed since {out} was made ({told}): --restart makes it anew, "
+            "another --out keeps both"
+        )
