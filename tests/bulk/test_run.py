@@ -162,13 +162,14 @@ def test_arguments_that_argparse_refuses(arguments, capsys):
     assert ended.value.code == 2
 
 
-def test_pyarrow_is_asked_for(monkeypatch, tmp_path, capsys):
-    """Without pyarrow the line says what to install."""
+@pytest.mark.parametrize("out", ["o.parquet", "o.npy"])
+def test_pyarrow_is_asked_for(monkeypatch, tmp_path, capsys, out):
+    """Without pyarrow the line says what to install, before anything is loaded."""
     for name in [name for name in sys.modules if name.split(".")[0] == "pyarrow"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("a text\n")
 
-    assert main(["embed", "a.txt", "--out", "o.parquet", "--local"]) == 1
+    assert main(["embed", "a.txt", "--out", out, "--local"]) == 1
     assert "error: pyarrow is not installed: pip install '.[bulk]'" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 Rows are taken while the window has room, and while the rows of parts that are not written yet are few enough
 to hold: one straggler stops the taking, and never fills the memory. All vectors of an output have one
-fingerprint, which the first answer gives; another one ends the run.
+fingerprint, which the first answer gives; another one ends the run, and so do workers that only fail.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from embedding.client.bulk.errors import BulkError, writing
+from embedding.client.bulk.breaker import Breaker
+from embedding.client.bulk.errors import writing
 from embedding.client.bulk.parts import OpenPart
 from embedding.client.bulk.walk import next_of
 from embedding.client.errors import ClientError, ItemError
@@ -60,7 +61,7 @@ class Watcher(Protocol):
 
 @dataclass(slots=True)
 class Flow:
-    """One run. *on_model* is told what made the first vector, and may raise a BulkError."""
+    """One run. *on_model* is told what made vectors and how long they are, and may raise a BulkError."""
 
     walk: Walk
     backend: Backend
@@ -69,7 +70,7 @@ class Flow:
     dtype: str
     watcher: Watcher
     on_model: Callable[[Model, int], None]
-    made_by: Model | None = None
+    _breaker: Breaker = field(default_factory=Breaker)
     _open: dict[int, OpenPart] = field(default_factory=dict)
     _open_rows: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -85,8 +86,15 @@ class Flow:
                         await self._room(taken)
                         group.create_task(self._embed(taken))
             await self._write_whole()
-        except* ClientError as failures:
-            raise failures.exceptions[0] from None
+        except ExceptionGroup as failures:
+            _, unknown = failures.split(ClientError)
+            raise (unknown or failures).exceptions[0] from None
+        self._breaker.doubtful.clear()
+
+    def drop_doubtful(self) -> None:
+        """Drop parts with the failures that a run ended in before its time: the next tries them again."""
+        for number in self._breaker.doubtful:
+            self.parts.drop(number)
 
     def _note(self, taken: Taken) -> None:
         for number, row in taken.rows:
@@ -111,7 +119,7 @@ class Flow:
         try:
             wanted = [(number, row) for number, row in taken.rows if row.kind != "empty"]
             answer = await self.backend.embed([row for _, row in wanted]) if wanted else Answer([], None)
-            self._check_model(answer)
+            self._check(answer)
             outcomes: dict[int, Outcome] = {
                 number: ItemError(number, "INVALID_INPUT", "the cell is empty") for number, _ in taken.rows
             }
@@ -126,32 +134,21 @@ class Flow:
                 self.backend.window.leave(taken.wire_bytes)
                 self._changed.notify_all()
 
-    def _check_model(self, answer: Answer) -> None:
-        if answer.made_by is None:
-            return
-        dim = next(len(outcome) for outcome in answer.outcomes if isinstance(outcome, np.ndarray))
-        if self.made_by is None:
+    def _check(self, answer: Answer) -> None:
+        self._breaker.note(answer.outcomes)
+        if answer.made_by is not None:
+            dim = next(len(outcome) for outcome in answer.outcomes if isinstance(outcome, np.ndarray))
             self.on_model(answer.made_by, dim)
-            self.made_by = answer.made_by
-        elif self.made_by.fingerprint != answer.made_by.fingerprint:
-            raise other_model(self.made_by.fingerprint, answer.made_by.fingerprint)
 
     async def _write_whole(self) -> None:
         """Write every part that has all its outcomes."""
         whole = [number for number, part in self._open.items() if part.is_whole()]
         mine = [(number, self._open.pop(number)) for number in whole]  # before another job's end finds them
         for number, part in mine:
+            self._breaker.note_part(number, part.outcomes.values())
             with writing("the next part"):
                 await asyncio.to_thread(self._write, number, part)
             self._open_rows -= len(part.ids)
 
     def _write(self, number: int, part: OpenPart) -> None:
         self.parts.write(number, part.closed(self.dtype), str(part.digest))
-
-
-def other_model(before: str, now: str) -> BulkError:
-    """Return what is told when vectors of two models would meet in one output."""
-    return BulkError(
-        f"fingerprint {now} answers, and this output was begun with {before}: serve that model again, "
-        "begin anew with --restart, or give another --out"
-    )

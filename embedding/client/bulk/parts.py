@@ -101,7 +101,7 @@ class Parts:
         try:
             digest = parquet().read_schema(path).metadata[DIGEST].decode()
         except (arrow().ArrowException, OSError, KeyError, TypeError):
-            path.unlink(missing_ok=True)
+            self.drop(part)
             return None
         return str(digest)
 
@@ -115,6 +115,10 @@ class Parts:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(self._folder)
+
+    def drop(self, number: int) -> None:
+        """Make a part one that is not there."""
+        self.path(number).unlink(missing_ok=True)
 
     def failures(self, number: int) -> list[Failure]:
         """Return the rows of a part that have no vector. Raises BulkError as `read` does."""
@@ -132,7 +136,7 @@ class Parts:
         try:
             return parquet().read_table(self.path(number), columns=columns, use_threads=False)
         except (arrow().ArrowException, OSError) as fault:
-            self.path(number).unlink(missing_ok=True)
+            self.drop(number)
             told = f"part {number} of this run is damaged, and was dropped: run the same command to go on"
             raise BulkError(told) from fault
 

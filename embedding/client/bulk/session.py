@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
+from embedding.client.bulk.arrow import parquet
 from embedding.client.bulk.errors import BulkError, writing
 from embedding.client.bulk.failures import read_failures
-from embedding.client.bulk.flow import Flow, other_model
+from embedding.client.bulk.flow import Flow
 from embedding.client.bulk.formats import failures_name, format_of
 from embedding.client.bulk.merge import Made, publish
 from embedding.client.bulk.sources import STDIN, Reading, check, count_rows, rows_of
@@ -94,6 +97,7 @@ class Session:
 
     def prepare(self) -> bool:
         """Return whether there is anything to do. Raises BulkError if it would mix with what is there."""
+        parquet()  # of which parts are, whatever the output is
         order, folder = self._order, self._folder
         with writing(folder.path), suppress(BulkError) if order.is_restart else nullcontext():
             folder.finish()
@@ -172,8 +176,9 @@ class Session:
         order = self._order
         self._save()
         only = ((failure.row, failure.id) for failure in self._listed()) if order.is_retry else None
+        over = threading.Event()  # a walk in a thread ends by it, since nothing else ends a thread
         walk = Walk(
-            rows_of(order.sources, self._reading),
+            takewhile(lambda _: not over.is_set(), rows_of(order.sources, self._reading)),
             self._folder.parts,
             order.part_rows,
             backend.max_items,
@@ -181,7 +186,10 @@ class Session:
             only,
         )
         flow = Flow(walk, backend, self._folder.parts, order.part_rows, order.dtype, progress, self._meet)
-        asyncio.run(_run(flow, backend, progress))
+        try:
+            asyncio.run(_run(flow, backend, progress, over))
+        finally:
+            flow.drop_doubtful()
         earlier = self._earlier or {}
         if order.is_retry and earlier.get("source_digest") != walk.digest:
             raise BulkError(CHANGED.format(where="between the output and this retry"))
@@ -210,15 +218,25 @@ class Session:
             self._run["made_by"] = {"fingerprint": model.fingerprint, "model": model.model, "dim": dim}
             self._save()
         elif known["fingerprint"] != model.fingerprint:
-            raise other_model(known["fingerprint"], model.fingerprint)
+            raise BulkError(
+                f"fingerprint {model.fingerprint} answers, and this output was begun with "
+                f"{known['fingerprint']}: serve that model again, begin anew with --restart, or give another "
+                "--out"
+            )
+        elif known["dim"] != dim:
+            raise BulkError(
+                f"vectors of {dim} numbers come from fingerprint {model.fingerprint}, and of {known['dim']} "
+                "before: these are two models, and one of them is served under the other's name"
+            )
 
 
-async def _run(flow: Flow, backend: Any, progress: Progress) -> None:
+async def _run(flow: Flow, backend: Any, progress: Progress, over: threading.Event) -> None:
     async with backend:
         telling = asyncio.ensure_future(progress.tell())
         try:
             await flow.run()
         finally:
+            over.set()
             telling.cancel()
             await asyncio.wait([telling])
 
