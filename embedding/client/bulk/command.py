@@ -38,7 +38,7 @@ A line or a cell that is a URL is a picture, any other a text. Several SOURCEs b
 
 Killed at any moment, it goes on when the same command is run again: what is done is kept in OUT.parts.
 Items that fail are listed in OUT.failed.csv (photos.parquet.failed.csv, say); --retry-failed tries just
-those again."""
+those again. An id is UTF-8: bytes of a file's name that are not stand as \\udcXX."""
 ENDING: Final = f"""\
 {ENVIRONMENT}
 

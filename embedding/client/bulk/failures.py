@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import sys
 from typing import TYPE_CHECKING, Final, Self
 
 from embedding.client.bulk.errors import BulkError
@@ -21,24 +22,29 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 HEADER: Final = ["row", "id", "code", "message"]
-FIELD_CHARS: Final = 10_000_000
 
 
 def read_failures(path: Path) -> Iterator[Failure]:
     """Yield the failures that *path* lists. Raises BulkError if it is not such a list."""
-    csv.field_size_limit(FIELD_CHARS)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file)
             if next(reader, None) != HEADER:
                 raise BulkError(f"{path} is no list of failed items: its columns are {', '.join(HEADER)}")
-            for row, row_id, code, message in reader:
+            while (cells := _next(reader)) is not None:
+                row, row_id, code, message = cells
                 yield Failure(int(row), row_id, code, message)
     except FileNotFoundError:
         told = f"{path} is not there, which lists what failed: put it back, or --restart makes all anew"
         raise BulkError(told) from None
     except (OSError, ValueError, csv.Error) as fault:
         raise BulkError(f"{path} cannot be read as a list of failed items: {fault}") from None
+
+
+def _next(reader: Iterator[list[str]]) -> list[str] | None:
+    """Return the next row, however long its cells are; whoever reads a table meanwhile sets the limit too."""
+    csv.field_size_limit(sys.maxsize)
+    return next(reader, None)
 
 
 class FailureWriter:

@@ -15,6 +15,7 @@ import numpy as np
 from embedding.client.bulk.arrow import arrow, parquet
 from embedding.client.bulk.errors import BulkError
 from embedding.client.bulk.parts import as_column, as_matrix
+from embedding.client.bulk.text import storable
 
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ class ParquetFormat:
         vector = pa.list_(pa.from_numpy_dtype(np.dtype(about["dtype"])), about["dim"])
         fields = [pa.field("id", pa.string(), nullable=False), pa.field("vector", vector, nullable=False)]
         metadata = {
-            "fingerprint": about["fingerprint"] or "",
-            "model": about["model"] or "",
+            "fingerprint": storable(about["fingerprint"] or ""),
+            "model": storable(about["model"] or ""),
             ABOUT: json.dumps(about),
         }
         schema = pa.schema(fields, metadata)

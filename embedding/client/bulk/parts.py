@@ -14,6 +14,7 @@ import numpy as np
 
 from embedding.client.bulk.arrow import arrow, parquet
 from embedding.client.bulk.errors import BulkError
+from embedding.client.bulk.text import storable
 from embedding.client.errors import ItemError
 
 
@@ -62,17 +63,19 @@ class OpenPart:
         return self.digest is not None and len(self.outcomes) == len(self.ids)
 
     def closed(self, dtype: str) -> Part:
-        """Return it with its rows in order and vectors of *dtype*."""
-        rows, failures, vectors = [], [], []
+        """Return it with its rows in order, vectors of *dtype*, and text that is Unicode."""
+        rows, ids, failures, vectors = [], [], [], []
         for row, row_id in sorted(self.ids.items()):
             outcome = self.outcomes[row]
             if isinstance(outcome, ItemError):
-                failures.append(Failure(row, row_id, outcome.code, outcome.message))
+                told = map(storable, (row_id, outcome.code, outcome.message))
+                failures.append(Failure(row, *told))
             else:
                 rows.append(row)
+                ids.append(storable(row_id))
                 vectors.append(outcome)
         matrix = np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
-        return Part(rows, [self.ids[row] for row in rows], matrix.astype(dtype, copy=False), failures)
+        return Part(rows, ids, matrix.astype(dtype, copy=False), failures)
 
 
 class Parts:

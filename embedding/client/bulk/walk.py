@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from embedding.client.bulk.errors import BulkError
 from embedding.client.bulk.rows import as_bytes
+from embedding.client.bulk.text import storable
 
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class _Picker:
             self.next = next(self.only, None)
         if self.next is None or self.next[0] != number:
             return False
-        if self.next[1] != row.id:
+        if self.next[1] != storable(row.id):
             raise BulkError(CHANGED.format(where=f"row {number} was {self.next[1]}"))
         return True
 
