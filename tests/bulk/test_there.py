@@ -152,3 +152,25 @@ def test_source_is_the_output(here, source, name):
     with pytest.raises(BulkError, match=f"SOURCE {source} is what this run writes: give another --out"):
         run(here / name, source, is_restart=True)
     assert (here / source).read_text() == "text\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", ""),
+        ("run.json", "[]"),
+        ("run.json", "{}"),
+        ("ready", "{"),
+        ("ready", "{}"),
+        ("ready", "3"),
+    ],
+)
+def test_damaged_folder(here, name, content):
+    """What cannot be read of a run that was begun is told, and --restart gets past it."""
+    with RunFolder(here / "o.npy") as folder:
+        (folder.path / name).write_text(content)
+    with pytest.raises(BulkError, match=f"o.npy.parts/{name} is damaged: --restart begins anew"):
+        run(here / "o.npy", "t.txt")
+    run(here / "o.npy", "t.txt", is_restart=True)
+
+    assert (here / "o.ids.txt").read_text() == "one\ntwo\nthree\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,10 +15,13 @@ from embedding.client.bulk.formats import failures_name, format_of
 from embedding.client.bulk.progress import Progress
 from embedding.client.bulk.session import PART_ROWS, Order, Session, counter
 from embedding.client.bulk.sources import KINDS, Reading
+from embedding.client.bulk.text import storable
 from embedding.client.errors import ClientError
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from embedding.client.bulk.session import Result
 
 FAILED, SOME_FAILED, INTERRUPTED = 1, 3, 130
@@ -108,7 +112,9 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     again = command.add_mutually_exclusive_group()
     again.add_argument("--retry-failed", action="store_true", help="try again what failed, and complete OUT")
     again.add_argument(
-        "--restart", action="store_true", help="drop what was begun, and replace OUT when done"
+        "--restart",
+        action="store_true",
+        help="drop what was begun, and replace OUT when done; once killed, it goes on without this flag",
     )
 
 
@@ -135,13 +141,23 @@ def run(options: argparse.Namespace) -> int:
     try:
         result = _embed(order, options)
     except ClientError as fault:
-        print(f"error: {fault}", file=sys.stderr)
+        print(_with_flags(order, f"error: {fault}"), file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("interrupted: run the same command to go on; what is done is kept", file=sys.stderr)
+        told = "interrupted: run the same command to go on; what is done is kept"
+        print(_with_flags(order, told), file=sys.stderr)
         return INTERRUPTED
-    _tell(order, result)
+    try:
+        print("\n".join(map(storable, _told(order, result))), flush=True)
+    except BrokenPipeError:  # whoever read it has gone, and the output is made
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return SOME_FAILED if result.failed else 0
+
+
+def _with_flags(order: Order, told: str) -> str:
+    """Return *told*, which may say how to go on, for a command that would begin anew each time."""
+    same = "the same command"
+    return told.replace(same, f"{same} without --restart") if order.is_restart else told
 
 
 def _embed(order: Order, options: argparse.Namespace) -> Result:
@@ -179,19 +195,20 @@ def _backend(options: argparse.Namespace) -> Any:
         raise BulkError(str(fault)) from None
 
 
-def _tell(order: Order, result: Result) -> None:
+def _told(order: Order, result: Result) -> Iterator[str]:
+    """Yield what is told of a run that is done, line by line."""
     about, failed = result.about, sum(result.failed.values())
     vectors = f"{result.rows - failed:,} vectors of {about['dim']} {about['dtype']}"
-    print(f"{order.out}: {vectors} for {result.rows:,} rows of {' '.join(order.sources)}")
-    print(f"fingerprint {about['fingerprint']}, model {about['model']}")
+    yield f"{order.out}: {vectors} for {result.rows:,} rows of {' '.join(order.sources)}"
+    if about["fingerprint"] is not None:
+        yield f"fingerprint {about['fingerprint']}, model {about['model']}"
     if result.took_s:
         rate = result.embedded_now / result.took_s
-        print(f"{result.embedded_now:,} rows now, in {result.took_s:.1f} s: {rate:.1f} rows/s")
+        yield f"{result.embedded_now:,} rows now, in {result.took_s:.1f} s: {rate:.1f} rows/s"
     else:
-        print("nothing was left to do")
+        yield "nothing was left to do"
     if failed:
         codes = ", ".join(f"{code} {count}" for code, count in result.failed.most_common())
         name = order.out.with_name(failures_name(order.out))
-        print(
-            f"{failed:,} rows failed: {codes}; they are listed in {name}, and --retry-failed tries them again"
-        )
+        told = f"they are listed in {name}, and --retry-failed tries them again"
+        yield f"{failed:,} rows failed: {codes}; {told}"

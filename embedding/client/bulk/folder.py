@@ -49,6 +49,8 @@ class RunFolder:
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
+        if self.path.exists() and not self.path.is_dir():
+            raise BulkError(f"{self.path} is there, and no folder: move it, or give another --out")
         with writing(self.path):
             while self._lock is None:
                 self.path.mkdir(exist_ok=True)
@@ -139,6 +141,7 @@ class RunFolder:
                 path.unlink()
         with suppress(FileNotFoundError):
             (self.path / FINAL).rmdir()
+        sync_folder(self.path)  # what says how to end goes last, on a disk that loses its power as well
         (self.path / READY).unlink()
         return True
 

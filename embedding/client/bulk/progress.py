@@ -33,7 +33,7 @@ class Progress:
         self._window = window
         self._count_rows = count_rows
         self._started_s = time.monotonic()
-        self._bar = _bar() if sys.stderr.isatty() else None
+        self._bar = _bar() if sys.stderr is not None and sys.stderr.isatty() else None
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Take note of rows that are done."""
@@ -54,9 +54,11 @@ class Progress:
         if self._count_rows is not None:
             threading.Thread(target=self._count, daemon=True).start()
         try:
-            while True:
+            while sys.stderr is not None:
                 await asyncio.sleep(REFRESH_S if self._bar is not None else LINE_S)
                 self._show()
+        except OSError:
+            return  # whoever read it has gone
         finally:
             if self._bar is not None:
                 self._show()

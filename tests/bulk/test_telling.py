@@ -1,0 +1,126 @@
+"""What the command says and leaves with, however it ends and whoever has stopped to listen."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedding.__main__ import main
+from embedding.client.bulk import command, progress, session
+from embedding.client.bulk.errors import BulkError
+from tests.bulk.stand_in import StandIn, table
+
+
+GO_ON = "run the same command to go on"
+INTERRUPTED = f"interrupted: {GO_ON}; what is done is kept\n"
+
+
+@pytest.fixture
+def embed(tmp_path, monkeypatch):
+    """Return what runs the command with a backend, on a list of nine texts."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text("".join(f"text {number}\n" for number in range(9)))
+
+    def embed(*arguments, backend=None, source="t.txt", out="o.parquet"):
+        monkeypatch.setattr(command, "_backend", lambda _: backend or StandIn())
+        return main(["embed", source, "--out", out, "--part-rows", "2", *arguments])
+
+    return embed
+
+
+def interrupt(*_, **__):
+    """Do what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["check", "counter", "publish", "rows_of"])
+def test_interrupted_anywhere(embed, monkeypatch, capsys, where):
+    """Ctrl-C at any time ends in one line and status 130, and the same command completes the output."""
+    with monkeypatch.context() as patch:
+        patch.setattr(command if where == "counter" else session, where, interrupt)
+        assert embed() == 130
+    assert capsys.readouterr() == ("", INTERRUPTED)
+    backend = StandIn()
+    assert embed(backend=backend) == 0
+
+    assert bool(backend.seen) is (where != "publish")
+    assert len(table("o.parquet")[0]) == 9
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "told"),
+    [
+        (KeyboardInterrupt(), 130, INTERRUPTED),
+        (BulkError(f"the disk is full: {GO_ON}"), 1, f"error: the disk is full: {GO_ON}\n"),
+    ],
+)
+def test_how_to_go_on(embed, capsys, fault, status, told):
+    """A run ends with how it goes on; one that was begun anew goes on without the flag that said so."""
+    ending = {"ends_after": 1, "fault": fault}
+    assert embed(backend=StandIn(**ending)) == status
+    assert capsys.readouterr().err == told
+    assert embed("--restart", backend=StandIn(**ending)) == status
+    assert capsys.readouterr().err == told.replace("command", "command without --restart")
+    assert embed() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "told"),
+    [
+        ("o.parquet", os.mkdir, "error: --out o.parquet: o.parquet is a folder\n"),
+        (
+            "o.parquet.parts",
+            lambda name: open(name, "x").close(),  # noqa: PTH123
+            "error: o.parquet.parts is there, and no folder: move it, or give another --out\n",
+        ),
+    ],
+)
+def test_what_stands_in_the_way(embed, capsys, name, make, told):
+    """What OUT or its folder cannot take the place of is told in a line."""
+    make(name)
+    assert embed() == 1
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(("failing", "status"), [((), 0), (("text 3",), 3)])
+def test_nobody_reads(embed, monkeypatch, failing, status):
+    """A reader of stdout or stderr that has gone changes neither the run nor its status."""
+    monkeypatch.setattr(progress, "LINE_S", 0.0)
+    for name in ("stdout", "stderr"):
+        reading, writing = os.pipe()
+        os.close(reading)
+        monkeypatch.setattr(sys, name, os.fdopen(writing, "w", buffering=1))
+
+    assert embed(backend=StandIn(failing=failing)) == status
+    assert len(table("o.parquet")[0]) == 9 - len(failing)
+    for stream in (sys.stdout, sys.stderr):
+        with stream, open(os.devnull, "wb") as nowhere:  # noqa: PTH123  what is held must go somewhere
+            os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def test_nobody_ever_read(embed, monkeypatch):
+    """A run whose stdout and stderr were closed from the beginning ends as any other."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+
+    assert embed() == 0
+
+
+def test_names_that_are_not_unicode(embed, monkeypatch, tmp_path):
+    """The name of a source that is no UTF-8 is told with its bytes spelled out."""
+    source = b"caf\xe9.txt".decode("utf-8", "surrogateescape")
+    Path("t.txt").rename(source)
+    with (tmp_path / "told").open("w", encoding="utf-8") as told:
+        monkeypatch.setattr(sys, "stdout", told)
+        assert embed(source=source) == 0
+
+    assert r"9 vectors of 6 float32 for 9 rows of caf\udce9.txt" in (tmp_path / "told").read_text()
+
+
+def test_nothing_but_failures(embed, capsys):
+    """Of an output without one vector no model is told."""
+    assert embed(backend=StandIn(failing=("text",))) == 3
+    assert "None" not in capsys.readouterr().out
