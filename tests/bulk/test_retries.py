@@ -74,7 +74,7 @@ def test_killed_while_it_drops_what_was_begun(tmp_path, monkeypatch):
     while died:
         folder = RunFolder(tmp_path / f"{step}.npy")
         folder.path.mkdir()
-        folder.write_run({"identity": {}, "retry": False, "of": None, "made_by": None})
+        folder.write_run({"identity": {}, "restart": False, "retry": False, "of": None, "made_by": None})
         folder.parts.path(0).touch()
         folder.final().joinpath("x").touch()
         died = killed_at(step, folder.clear)
@@ -141,13 +141,32 @@ def listed(out):
     return out.with_name(f"{out.name}.failed.csv")
 
 
-@pytest.mark.parametrize("keep", [slice(0, -1), slice(1, None)])
-def test_output_without_all_its_rows(tmp_path, source, keep):
-    """An output that lost rows since it was made is not retried into one with wrong places."""
-    out = tmp_path / "o.npy"
+def lines(path, keep):
+    """Keep so many of the lines of *path*, the last again if there are not as many."""
+    have = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*have, *have[-1:]][:keep]))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        ("npy", lambda out: np.save(out, np.load(out)[:-1])),
+        ("npy", lambda out: np.save(out, np.vstack([np.load(out), np.load(out)]))),
+        ("npy", lambda out: out.write_bytes(b"")),
+        ("npy", lambda out: out.write_bytes(out.read_bytes()[:-1])),
+        ("npy", lambda out: lines(out.with_suffix(".ids.txt"), 3)),
+        ("npy", lambda out: lines(out.with_suffix(".ids.txt"), 5)),
+        ("npy", lambda out: out.with_suffix(".ids.txt").unlink()),
+        ("npy", lambda out: out.with_suffix(".ids.txt").write_bytes(b"\xff\n" * 4)),
+        ("parquet", lambda out: out.write_bytes(out.read_bytes()[:4] + bytes(90) + out.read_bytes()[94:])),
+    ],
+)
+def test_output_without_all_its_rows(tmp_path, source, suffix, damage):
+    """An output that is damaged, or has lost rows, is not retried into one with wrong places."""
+    out = tmp_path / f"o.{suffix}"
     embed(out, source, BAD)
-    np.save(out, np.load(out)[keep])
-    with pytest.raises(BulkError, match=r"o.npy has not the rows that it was made with: --restart"):
+    damage(out)
+    with pytest.raises(BulkError, match=rf"o.{suffix} has not the rows that it was made with: --restart"):
         embed(out, source, is_retry=True)
 
 

@@ -103,6 +103,18 @@ def test_files_of_somebody_else(here, name, content):
     assert (here / "o.ids.txt").read_text() == "one\ntwo\nthree\n"
 
 
+def test_file_that_came_meanwhile(here):
+    """A file of somebody else that has come since a run was begun is kept when the run goes on."""
+    gone = StandIn(ends_after=3, fault=Unreachable("gone"))
+    with pytest.raises(Unreachable):
+        run(here / "o.npy", "t.txt", backend=gone)
+    (here / "o.npy").write_text("mine")
+    with pytest.raises(BulkError, match=r"o.npy is there, and not of such a run"):
+        run(here / "o.npy", "t.txt")
+
+    assert (here / "o.npy").read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", ["o.npy", "o.json", "o.ids.txt", "o.npy.failed.csv"])
 def test_folders_in_the_place_of_files(here, name):
     """A folder in the place of a file is refused before anything is embedded, with --restart as well."""

@@ -27,7 +27,7 @@ LOCK: Final = "lock"
 RUN: Final = "run.json"
 READY: Final = "ready"
 FINAL: Final = "final"
-RUN_KEYS: Final = frozenset({"identity", "retry", "of", "made_by"})
+RUN_KEYS: Final = frozenset({"identity", "restart", "retry", "of", "made_by"})
 READY_KEYS: Final = frozenset({"names", "removing"})
 
 

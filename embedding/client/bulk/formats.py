@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -47,7 +48,7 @@ class Format(Protocol):
         """Write *count* vectors into *out*, durably. *about* has dim and dtype. Raises OSError."""
 
     def read(self, out: Path) -> Iterator[Chunk]:
-        """Yield ids and vectors of *out*, in its order."""
+        """Yield ids and vectors of *out*, in its order; any fault of reading if it is damaged."""
 
 
 def format_of(out: Path) -> Format:
@@ -146,7 +147,9 @@ class NpyFormat:
         with out.with_suffix(".ids.txt").open(encoding="utf-8") as names:
             for first in range(0, len(vectors), READ_ROWS):
                 chunk = np.array(vectors[first : first + READ_ROWS])
-                yield [_line(names) for _ in range(len(chunk))], chunk
+                yield [line.removesuffix("\n") for line in islice(names, len(chunk))], chunk
+            if names.readline():
+                raise ValueError("more ids than vectors")
 
 
 def _about(text: bytes) -> dict[str, Any] | None:
@@ -156,10 +159,6 @@ def _about(text: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) and said.keys() >= SAID else None
-
-
-def _line(names: Any) -> str:
-    return str(names.readline()).removesuffix("\n")
 
 
 def failures_name(out: Path) -> str:

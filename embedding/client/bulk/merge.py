@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedding.client.bulk.arrow import arrow
 from embedding.client.bulk.errors import BulkError, writing
 from embedding.client.bulk.failures import FailureWriter, read_failures
 from embedding.client.bulk.formats import failures_name
@@ -123,12 +124,25 @@ class _Earlier:
 
     def must_be_over(self) -> None:
         """Raise BulkError if there are more rows."""
-        if self._at < len(self._chunk[0]) or next(self._chunks, None) is not None:
-            raise self._changed()
+        while self._at == len(self._chunk[0]):
+            chunk = self._read()
+            if chunk is None:
+                return
+            self._chunk, self._at = chunk, 0
+        raise self._changed()
 
     def _next(self) -> Chunk:
-        chunk = next(self._chunks, None)
+        chunk = self._read()
         if chunk is None:
+            raise self._changed()
+        return chunk
+
+    def _read(self) -> Chunk | None:
+        try:
+            chunk = next(self._chunks, None)
+        except (OSError, EOFError, ValueError, arrow().ArrowException):
+            raise self._changed() from None
+        if chunk is not None and len(chunk[0]) != len(chunk[1]):
             raise self._changed()
         return chunk
 

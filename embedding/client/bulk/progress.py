@@ -67,7 +67,7 @@ class Progress:
     def _count(self) -> None:
         try:
             self._total = self._count_rows() if self._count_rows else None
-        except ClientError:
+        except (ClientError, OSError):
             return  # the walk itself meets the same, and tells it
 
     def _show(self) -> None:

@@ -124,6 +124,7 @@ class Session:
         earlier = self._earlier or {}
         self._run = {
             "identity": order.identity(),
+            "restart": order.is_restart,
             "retry": order.is_retry,
             "of": earlier.get("failures_digest"),
             "made_by": earlier.get("made_by"),
@@ -139,6 +140,8 @@ class Session:
             raise BulkError("--retry-failed: the run is not done yet; go on without it first")
         if run["retry"]:
             self._must_be_retried(run)
+        elif not run["restart"]:
+            must_be_ours(self._order.out, self._formats)
         self._run = run
 
     def _must_be_retried(self, run: dict[str, Any]) -> None:
