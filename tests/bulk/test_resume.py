@@ -196,6 +196,20 @@ def test_other_options(tmp_path, source, other, told):
         run(out, source, part_rows=5)
 
 
+@pytest.mark.parametrize(
+    "other", [{"dtype": "float16"}, {"part_rows": 6}, {"backend": StandIn(fingerprint="two")}]
+)
+def test_other_options_before_any_part(tmp_path, source, other):
+    """A run that ended before its first part holds nobody to its options, nor to its model."""
+    out = tmp_path / "out.parquet"
+    gone = StandIn(ends_after=4, fault=Unreachable("gone"))
+    with pytest.raises(Unreachable):
+        run(out, source, backend=gone, part_rows=5)
+    run(out, source, **{"part_rows": 5, **other})
+
+    assert table(out)[0] == TEXTS
+
+
 def test_other_source(tmp_path, source):
     """Another source into the same output is refused."""
     out = tmp_path / "out.parquet"

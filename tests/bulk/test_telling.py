@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from embedding.__main__ import main
 from embedding.client.bulk import command, progress, session
 from embedding.client.bulk.errors import BulkError
+from embedding.client.bulk.window import Window
+from embedding.client.errors import ItemError
 from tests.bulk.stand_in import StandIn, table
 
 
@@ -124,3 +128,17 @@ def test_nothing_but_failures(embed, capsys):
     """Of an output without one vector no model is told."""
     assert embed(backend=StandIn(failing=("text",))) == 3
     assert "None" not in capsys.readouterr().out
+
+
+def test_rate_after_a_resume():
+    """Rows that were done before count as done, and neither make the rate nor shorten what is left."""
+    telling = progress.Progress(Window(8), None)
+    telling._total, telling._started_s = 1_200, time.monotonic() - 10.0
+    telling.skip(1_000)
+    telling.add([np.ones(2)] * 95 + [ItemError(0, "CODE", "")] * 5)
+    line = telling._line()
+
+    assert line.startswith("1,100 of 1,200 rows, ")
+    assert 5.0 < float(line.split()[4].removesuffix("/s,")) <= 10.0
+    assert line.endswith(" left; 5 failed; 0 jobs in flight")
+    assert ", 0:1" in line

@@ -104,6 +104,8 @@ class Session:
         must_be_files(order.out, self._formats)
         check(order.sources, self._reading)
         run = None if order.is_restart else folder.run()
+        if run is not None and not run["restart"] and not folder.parts.numbers():
+            run = None  # nothing is done of it that another could mix with
         self._earlier = None if order.is_restart else output_of(order.out, self._formats)
         if run is not None:
             self._go_on(run)
