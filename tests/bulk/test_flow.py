@@ -57,7 +57,17 @@ def failed(out):
 
 
 @pytest.mark.parametrize("code", sorted(breaker.OF_THE_WORKER))
-@pytest.mark.parametrize("first", [0, 70])
+def test_codes_that_end_a_run(code):
+    """Every fault of a worker counts, and the last of as many jobs in a row ends the run."""
+    counting = breaker.Breaker()
+    for _ in range(breaker.JOBS - 1):
+        counting.note([ItemError(0, code, "broken")] * 2)
+    counting.note([])
+    with pytest.raises(BulkError, match=f"the last with {code}: broken: see to the worker"):
+        counting.note([ItemError(0, code, "broken")])
+
+
+@pytest.mark.parametrize(("first", "code"), [(0, "JOB_FAILED"), (70, "INFERENCE_ERROR")])
 def test_worker_that_only_fails(tmp_path, source, first, code):
     """A run whose jobs all fail by their worker ends, and the next embeds every row of those jobs."""
     out = tmp_path / "o.parquet"
