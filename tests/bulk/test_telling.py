@@ -28,9 +28,9 @@ def embed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.txt").write_text("".join(f"text {number}\n" for number in range(9)))
 
-    def embed(*arguments, backend=None, source="t.txt", out="o.parquet"):
+    def embed(*arguments, backend=None, source="t.txt", others=()):
         monkeypatch.setattr(command, "_backend", lambda _: backend or StandIn())
-        return main(["embed", source, "--out", out, "--part-rows", "2", *arguments])
+        return main(["embed", source, *others, "--out", "o.parquet", "--part-rows", "2", *arguments])
 
     return embed
 
@@ -142,3 +142,16 @@ def test_rate_after_a_resume():
     assert 5.0 < float(line.split()[4].removesuffix("/s,")) <= 10.0
     assert line.endswith(" left; 5 failed; 0 jobs in flight")
     assert ", 0:1" in line
+
+
+def test_many_sources(embed, capsys):
+    """Of many sources, which a shell makes of a glob, a few are named."""
+    many = [f"{number}.txt" for number in range(99)]
+    for name in many:
+        Path(name).symlink_to("t.txt")
+    assert embed(others=many) == 0
+    assert "rows of t.txt 0.txt 1.txt 2.txt 3.txt and 95 more\n" in capsys.readouterr().out
+    assert embed(others=many[:-1]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: o.parquet was made otherwise: sources ['t.txt', '0.txt'")
+    assert len(told) < 1_000

@@ -20,7 +20,7 @@ from embedding.client.errors import ClientError
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from embedding.client.bulk.session import Result
 
@@ -29,6 +29,7 @@ QUEUE_JOBS: Final = 1000
 HTTP_REQUESTS: Final = 8
 MOST_JOBS: Final = 10_000
 BATCH_SIZE: Final = 64
+TOLD_SOURCES: Final = 5
 
 DESCRIPTION: Final = f"""\
 Embed everything in SOURCE, in order, into one file of vectors.
@@ -195,11 +196,17 @@ def _backend(options: argparse.Namespace) -> Any:
         raise BulkError(str(fault)) from None
 
 
+def _named(sources: Sequence[str]) -> str:
+    """Return *sources* as they are told: a shell may have made a thousand of a glob."""
+    more = f" and {len(sources) - TOLD_SOURCES} more" if len(sources) > TOLD_SOURCES else ""
+    return " ".join(sources[:TOLD_SOURCES]) + more
+
+
 def _told(order: Order, result: Result) -> Iterator[str]:
     """Yield what is told of a run that is done, line by line."""
     about, failed = result.about, sum(result.failed.values())
     vectors = f"{result.rows - failed:,} vectors of {about['dim']} {about['dtype']}"
-    yield f"{order.out}: {vectors} for {result.rows:,} rows of {' '.join(order.sources)}"
+    yield f"{order.out}: {vectors} for {result.rows:,} rows of {_named(order.sources)}"
     if about["fingerprint"] is not None:
         yield f"fingerprint {about['fingerprint']}, model {about['model']}"
     if result.took_s:

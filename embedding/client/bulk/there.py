@@ -9,6 +9,7 @@ from embedding.client.bulk.failures import check_failures
 from embedding.client.bulk.folder import folder_name
 from embedding.client.bulk.formats import failures_name
 from embedding.client.bulk.walk import Walk
+from embedding.client.errors import TOLD_CHARS
 
 
 if TYPE_CHECKING:
@@ -51,8 +52,13 @@ def must_be_same(given: Any, wanted: dict[str, Any], what: str) -> None:
     given = given if isinstance(given, dict) else {}
     other = [name for name, value in wanted.items() if given.get(name) != value]
     if other:
-        told = "; ".join(f"{name} {given.get(name)!r}, now {wanted[name]!r}" for name in other)
+        told = "; ".join(f"{name} {_short(given.get(name))}, now {_short(wanted[name])}" for name in other)
         raise BulkError(f"{what} otherwise: {told}: --restart begins anew, another --out keeps both")
+
+
+def _short(value: Any) -> str:
+    told = repr(value)
+    return told if len(told) <= TOLD_CHARS else f"{told[:TOLD_CHARS]}…"
 
 
 def check_list(out: Path, about: dict[str, Any]) -> None:
