@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import sys
-from types import SimpleNamespace
+from contextlib import nullcontext
 
 import pytest
 
@@ -69,12 +68,12 @@ def test_picture_that_changed_since(here):
 
 def test_stdin_that_changed_since(here, monkeypatch):
     """What comes by stdin is read to its end and compared as well."""
+    given = here / "given"
     for text, told in (("one\n", None), ("one\n", None), ("two\n", "some of its rows are others")):
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
-        if told is None:
-            run(here / "o.npy", "-")
-        else:
-            with pytest.raises(BulkError, match=told):
+        given.write_text(text)
+        with given.open() as stdin, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", stdin)
+            with pytest.raises(BulkError, match=told) if told else nullcontext():
                 run(here / "o.npy", "-")
 
 

@@ -17,6 +17,7 @@ from embedding.client.bulk.session import PART_ROWS, Order, Session, counter
 from embedding.client.bulk.sources import KINDS, Reading
 from embedding.client.bulk.text import storable
 from embedding.client.errors import ClientError
+from embedding.installed import require_worker
 
 
 if TYPE_CHECKING:
@@ -162,6 +163,8 @@ def _with_flags(order: Order, told: str) -> str:
 
 
 def _embed(order: Order, options: argparse.Namespace) -> Result:
+    if options.local:
+        require_worker("--local")
     format_of(order.out)
     if not order.out.parent.is_dir():
         raise BulkError(f"--out {order.out}: there is no folder {order.out.parent}")
