@@ -21,6 +21,8 @@ TESTS = ROOT / "tests"
 
 # For each bound its value and the test that is one below it, at it, and one above it.
 BOUNDS = {
+    "client.bulk.rows.MAX_PICTURE_BYTES": (512 << 20, "bulk/test_odd_files.py::test_size_of_a_picture"),
+    "client.bulk.rows.MAX_TEXT_CHARS": (10_000_000, "bulk/test_odd_files.py::test_length_of_a_line"),
     "client.search.command.MAX_TOP": (1000, "client/search/test_command.py::test_how_many"),
     "client.search.pictures.MAX_PIXELS": (
         50_000_000,

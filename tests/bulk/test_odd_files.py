@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -109,14 +110,14 @@ def test_what_is_no_picture(here, source):
             row.picture()
 
 
-@pytest.mark.parametrize(("more", "is_read"), [(0, True), (1, False)])
+@pytest.mark.parametrize(("more", "is_read"), [(-1, True), (0, True), (1, False)])
 def test_size_of_a_picture(here, more, is_read, monkeypatch):
     """A picture of the most bytes that a worker may take is read, one of a byte more is not."""
     monkeypatch.setattr(bulk_rows, "MAX_PICTURE_BYTES", 100)
     (here / "a.jpg").write_bytes(bytes(100 + more))
     (row,) = rows_of(["a.jpg"], Reading())
     if is_read:
-        assert row.picture() == bytes(100)
+        assert row.picture() == bytes(100 + more)
     else:
         with pytest.raises(OSError, match="its 101 bytes are too many"):
             row.picture()
@@ -180,6 +181,18 @@ def test_lists_that_are_none(here, content, monkeypatch):
     (here / "l.txt").write_bytes(content)
     with pytest.raises(BulkError, match=r"SOURCE l\.txt, line 2: .*; a list is UTF-8 text, an item a line"):
         list(rows_of(["l.txt"], Reading()))
+
+
+@pytest.mark.parametrize(("chars", "is_line"), [(48, True), (49, True), (50, False), (51, False)])
+@pytest.mark.parametrize("name", ["l.txt", "l.csv"])
+def test_length_of_a_line(here, name, chars, is_line, monkeypatch):
+    """A line, its end included, has fewer characters than the bound."""
+    for module in ("sources", "tables"):
+        monkeypatch.setattr(f"embedding.client.bulk.{module}.MAX_TEXT_CHARS", 50)
+    (here / name).write_text(f"t\n{'a' * (chars - 1)}\n")
+
+    with nullcontext() if is_line else pytest.raises(BulkError, match=r"line 2"):
+        assert "a" * (chars - 1) in [row.value for row in rows_of([name], Reading())]
 
 
 @pytest.mark.parametrize(("value", "kind"), [("HTTPS://example.org/a.jpg", "url"), ("httpsx", "text")])

@@ -20,9 +20,7 @@ Kind = Literal["file", "bytes", "url", "text", "empty"]
 As = Literal["auto", "image", "text"]
 
 MAX_PICTURE_BYTES: Final = 512 << 20  # what a worker may at most be told to take
-MAX_TEXT_CHARS: Final = (
-    10_000_000  # of a line or a cell; what is longer is none, and the worker's limit is lower
-)
+MAX_TEXT_CHARS: Final = 10_000_000  # fewer make a line, its end included; a worker's limit is lower
 PICTURES: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"})
 
 
