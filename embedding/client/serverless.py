@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from embedding.client.errors import BadAnswer, ClientError, JobFailed, Refused, Unreachable
 from embedding.client.wire import Wire, to_json
@@ -41,6 +41,16 @@ REFUSALS: Final = {
     403: "RunPod refuses the API key for this endpoint",
     NOT_FOUND: "RunPod knows no endpoint of this id, or not for this API key",
 }
+
+
+class Pauses(Protocol):
+    """When to ask after a job again."""
+
+    async def pause(self) -> None:
+        """Wait until it is time."""
+
+    def over(self, standing: Mapping[str, Any]) -> None:
+        """Learn from how the job has ended."""
 
 
 class ServerlessTransport:
@@ -90,7 +100,7 @@ class ServerlessTransport:
         if _field(standing, "status") not in FINAL:
             job_id = _field(standing, "id")
             try:
-                standing = await self._polled(standing, job_id, attempts, _pauses_s())
+                standing = await self._polled(standing, job_id, attempts)
             except JobFailed:
                 raise
             except (ClientError, asyncio.CancelledError):
@@ -120,22 +130,25 @@ class ServerlessTransport:
             raise JobFailed("JOB_LOST", "the platform has no output of the job", retryable=True)
         return standing["output"]
 
-    async def _polled(self, standing: Any, job_id: str, attempts: Attempts, pauses_s: Iterator[float]) -> Any:
-        """Return how the job has ended; *pauses_s* are waited before each time that it is asked after.
-
-        Raises Unreachable if it has not when the time is over.
-        """
-        told = ""
+    async def _polled(self, standing: Any, job_id: str, attempts: Attempts) -> Any:
+        """Return how the job has ended. Raises Unreachable if it has not when the time is over."""
+        pauses, told = self._pauses(), ""
         while (status := _field(standing, "status")) not in FINAL:
             if status != told:
                 _LOG.info("the job is %s", status)
                 told = status
-            pause_s = next(pauses_s)
-            if attempts.left_s <= pause_s:
-                raise Unreachable(_late(status, self._timeout_s))
-            await asyncio.sleep(pause_s)
+            try:
+                async with asyncio.timeout(attempts.left_s):
+                    await pauses.pause()
+            except TimeoutError:
+                raise Unreachable(_late(status, self._timeout_s)) from None
             standing = await self._status(job_id, attempts)
+        pauses.over(standing)
         return standing
+
+    def _pauses(self) -> Pauses:
+        """Return the pauses of a job that was sent just now."""
+        return _Growing()
 
     async def _status(self, job_id: str, attempts: Attempts) -> Any:
         try:
@@ -169,7 +182,20 @@ class ServerlessTransport:
         return JobFailed(code, message, retryable=retryable)
 
 
-def _pauses_s() -> Iterator[float]:
+class _Growing:
+    """Pauses that grow, for a job that is alone."""
+
+    def __init__(self) -> None:
+        self._lengths_s = pauses_s()
+
+    async def pause(self) -> None:
+        await asyncio.sleep(next(self._lengths_s))
+
+    def over(self, standing: Mapping[str, Any]) -> None:
+        pass
+
+
+def pauses_s() -> Iterator[float]:
     """Yield how long to wait before each time that a job is asked after."""
     pause_s = FIRST_POLL_S
     while True:

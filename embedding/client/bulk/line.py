@@ -4,10 +4,12 @@ A question costs a core 1.5 ms, and a job of a long queue that is asked after as
 seconds, is asked five times. Jobs end about in the order in which they were sent, so that a line through the
 ends of the last ones tells when a later one should be done. Those ends are the platform's (`delayTime` and
 `executionTime`), not when they were heard of: a job that was asked late would delay the next question too.
+Whoever waits looks at the line again meanwhile, since jobs that end sooner or later than before move it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from contextlib import suppress
@@ -17,55 +19,77 @@ from typing import TYPE_CHECKING, Any, Final
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-LATELY: Final = 64  # ends that the line goes through
+LATELY: Final = 16  # ends that the line goes through
 LEAST: Final = 4  # before which there is none
-LONGEST_S: Final = 30.0
+LONGEST_S: Final = 30.0  # without a question
+LOOK_S: Final = 0.5  # at the line again, at the soonest
+LOOK_SHARE: Final = 0.25  # of what is left to wait, after which to look again
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The line: job number N ends at *first_s* + N *slope_s*, give or take *off_s*."""
+
+    first_s: float
+    slope_s: float
+    off_s: float
 
 
 @dataclass(slots=True)
 class Line:
-    """Jobs by the order in which they were sent; *clock* tells seconds."""
+    """Jobs by the order in which they were sent; *clock* tells seconds, *sleep* waits for them to pass."""
 
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    fit: Fit | None = None  # None while too few jobs have ended
     _sent: int = 0
     _ends: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=LATELY))
 
-    def join(self) -> Place:
-        """Return the place of a job that was sent just now."""
+    def join(self, usual_s: Iterator[float]) -> Place:
+        """Return the place of a job that was sent just now; *usual_s* are a lone job's pauses."""
         self._sent += 1
-        return Place(self, self._sent, self.clock())
+        return Place(self, self._sent, self.clock(), usual_s)
 
     def end(self, number: int, at_s: float) -> None:
-        """Keep when a job ended."""
+        """Learn when a job ended."""
         self._ends.append((number, at_s))
-
-    def due(self, number: int) -> tuple[float, float] | None:
-        """Return in how many seconds a job should be done, and how far off that may be; None if unknown."""
-        if len(self._ends) < LEAST:
-            return None
-        slope_s, first_s = linear_regression(*zip(*self._ends, strict=True))
-        off_s = pstdev(at_s - first_s - slope_s * ended for ended, at_s in self._ends)
-        return first_s + slope_s * number - self.clock(), max(slope_s, off_s)
+        if len(self._ends) >= LEAST:
+            slope_s, first_s = linear_regression(*zip(*self._ends, strict=True))
+            off_s = pstdev(at_s - first_s - slope_s * number for number, at_s in self._ends)
+            self.fit = Fit(first_s, slope_s, max(slope_s, off_s))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
-    """The place of one job in *line*."""
+    """The place of one job in *line*, sent at *sent_s*."""
 
     line: Line
     number: int
     sent_s: float
+    usual_s: Iterator[float]
+    _asked_s: float | None = None
 
-    def pauses_s(self, usual_s: Iterator[float]) -> Iterator[float]:
-        """Yield how long to wait before each question; never shorter than a lone job's *usual_s*."""
-        for pause_s in usual_s:
-            due = self.line.due(self.number)
-            yield pause_s if due is None else min(LONGEST_S, max(pause_s, *due))
+    async def pause(self) -> None:
+        """Wait until the job is worth a question; never shorter than a lone job would."""
+        began_s = self.line.clock()
+        usual_s = began_s + next(self.usual_s)
+        while (left_s := self._due_s(began_s, usual_s) - self.line.clock()) > 0:
+            await self.line.sleep(min(left_s, max(LOOK_S, LOOK_SHARE * left_s)))
+        self._asked_s = self.line.clock()
 
-    def leave(self, standing: Mapping[str, Any]) -> None:
+    def over(self, standing: Mapping[str, Any]) -> None:
         """Learn from how the job has ended, if the platform says how long it took."""
         with suppress(KeyError, TypeError):
             took_ms = standing["delayTime"] + standing["executionTime"]
             self.line.end(self.number, self.sent_s + took_ms / 1e3)
+
+    def _due_s(self, began_s: float, usual_s: float) -> float:
+        fit = self.line.fit
+        if fit is None:
+            return usual_s
+        due_s = fit.first_s + fit.slope_s * self.number
+        if self._asked_s is not None:
+            due_s = max(due_s, self._asked_s + fit.off_s)
+        return max(usual_s, min(due_s, began_s + LONGEST_S))

@@ -23,16 +23,17 @@ from embedding.client.embeddings import Collected
 from embedding.client.errors import ClientError
 from embedding.client.http import HttpTransport
 from embedding.client.identity import IdentityCheck
-from embedding.client.serverless import ServerlessTransport
+from embedding.client.serverless import ServerlessTransport, pauses_s
 from embedding.client.wire import Wire
 
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
     from embedding.client.calls import Transport
     from embedding.client.retries import Attempts
+    from embedding.client.serverless import Pauses
     from embedding.contract.fields import EmbedDtype
     from embedding.settings import ClientSettings
 
@@ -154,11 +155,8 @@ class _Queue(ServerlessTransport):
         super().__init__(*args, **options)
         self._line = Line()
 
-    async def _polled(self, standing: Any, job_id: str, attempts: Attempts, pauses_s: Iterator[float]) -> Any:
-        place = self._line.join()
-        standing = await super()._polled(standing, job_id, attempts, place.pauses_s(pauses_s))
-        place.leave(standing)
-        return standing
+    def _pauses(self) -> Pauses:
+        return self._line.join(pauses_s())
 
 
 class PacedWire(Wire):
