@@ -13,12 +13,12 @@ or in place of the caller, once and before the signature ends; it cannot sign an
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
+import orjson
 
 from embedding import __version__
 from embedding.client.errors import (
@@ -167,8 +167,8 @@ class Wire:
 
     def _parsed(self, response: httpx.Response) -> Any:
         try:
-            return response.json()
-        except (ValueError, RecursionError):
+            return orjson.loads(response.content)
+        except ValueError:
             told = self._told(response.text)[:TOLD_CHARS]
             raise BadAnswer(f"the answer is not JSON, so no worker gave it: {told!r}") from None
 
@@ -198,4 +198,4 @@ class Wire:
 
 def to_json(value: Any) -> bytes:
     """Return *value* as compact JSON."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    return orjson.dumps(value)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LATELY: Final = 16  # ends that the line goes through
 LEAST: Final = 4  # before which there is none
 LONGEST_S: Final = 30.0  # without a question
+LATE_SHARE: Final = 0.5  # of how far off the line may be: a question too early costs more than a short wait
 LOOK_S: Final = 0.5  # at the line again, at the soonest
 LOOK_SHARE: Final = 0.25  # of what is left to wait, after which to look again
 
@@ -89,7 +90,7 @@ class Place:
         fit = self.line.fit
         if fit is None:
             return usual_s
-        due_s = fit.first_s + fit.slope_s * self.number
+        due_s = fit.first_s + fit.slope_s * self.number + LATE_SHARE * fit.off_s
         if self._asked_s is not None:
             due_s = max(due_s, self._asked_s + fit.off_s)
         return max(usual_s, min(due_s, began_s + LONGEST_S))

@@ -177,7 +177,11 @@ def _stdin(how: As) -> Iterator[Row]:
 
 
 def _lines(name: str, file: BinaryIO, how: As) -> Iterator[Row]:
-    """Yield a row for each line that is not blank. Raises BulkError for one that is no text."""
+    return (row_of_text(text, how) for text in _texts(name, file))
+
+
+def _texts(name: str, file: BinaryIO) -> Iterator[str]:
+    """Yield each line that is not blank. Raises BulkError for one that is no text."""
     for number in itertools.count(1):
         line = file.readline(MAX_TEXT_CHARS)
         if not line:
@@ -187,7 +191,7 @@ def _lines(name: str, file: BinaryIO, how: As) -> Iterator[Row]:
             raise BulkError(f"SOURCE {name}, line {number}: {told}; a list is UTF-8 text, an item a line")
         for part in line.decode("utf-8-sig" if number == 1 else "utf-8").split("\r"):
             if text := part.strip():
-                yield row_of_text(text, how)
+                yield text
 
 
 def count_rows(sources: Sequence[str], reading: Reading) -> int:
@@ -214,4 +218,7 @@ def _count_path(source: str, reading: Reading) -> int:
         return sum(1 for _ in _files(source))
     if path.suffix.lower() == ".parquet":
         return parquet_count(source)
+    if path.suffix.lower() == ".txt":  # rows of files would be looked for on disk
+        with path.open("rb") as file:
+            return sum(1 for _ in _texts(source, file))
     return sum(1 for _ in _of_path(source, reading)())

@@ -20,7 +20,7 @@ FIRST_JOBS: Final = 32
 LEAST_JOBS: Final = 4
 HELD_BYTES: Final = 512 << 20
 QUEUED_PER_WORKER: Final = 4  # jobs of a ready worker that should wait; the platform's usual scaler counts 4
-SOON_S: Final = 3.0  # what a job should take at most, the wait included, before the window grows
+SOON_S: Final = 1.5  # what a job should take at most, the wait included, before the window grows
 CALM_S: Final = 10.0  # after a refusal; the platform counts requests over ten seconds
 
 
