@@ -37,7 +37,7 @@ deploy: ## create, change, watch or delete an endpoint, without torch: make depl
 	@$(MAKE) --no-print-directory VENV=.venv-deploy .venv-deploy/deploy
 	.venv-deploy/bin/python -m deploy $(ARGS)
 
-bench: $(VENV)/dev ## measure speed against other ways, as ratios (19 minutes; ARGS='--quick', '--peer infinity')
+bench: $(VENV)/dev ## measure speed against other ways, as ratios (28 minutes; ARGS='--quick', '--peer infinity')
 	$(BIN)/python -m bench $(ARGS)
 
 corpus: $(VENV)/dev ## send attacks, and every file below CORPUS, through a worker on one core (5 minutes): make corpus CORPUS=DIR

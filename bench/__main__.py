@@ -155,7 +155,7 @@ def _write_document(rows: Sequence[Row], about: dict[str, str], plan: Plan) -> N
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="How fast the worker is, as ratios to other ways, beside targets. About 19 minutes.",
+        description="How fast the worker is, as ratios to other ways, beside targets. About 28 minutes.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
