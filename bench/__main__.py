@@ -19,7 +19,7 @@ from bench.plan import QUICK, Lengths, Plan
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from bench.report import Measure, Row
 
@@ -34,17 +34,23 @@ examples:
   python -m bench                                   everything but Infinity
   python -m bench --only throughput_vs_ceiling      one measure
   python -m bench --quick                           does it run? figures are rough
+  python -m bench --markdown --only bulk_queue_demo bulk_queue bulk_local_demo bulk_local
+                                                    one table of BENCHMARKS.md
   python -m bench --only preprocessing_routes       a table of ways to decode and resize, by format and size
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Measures that are taken together, by one function; *about* says what happens and for how long."""
+    """Measures that are taken together, by one function; *about* says what happens and for how long.
+
+    *section* is the one of BENCHMARKS.md that shows them.
+    """
 
     about: str
     measures: Sequence[Measure]
     run: Callable[[Plan], list[Row]]
+    section: str = "measures"
 
 
 PARTS: Final = (
@@ -61,7 +67,7 @@ PARTS: Final = (
     Part("HTTP with a free engine (20 seconds)", (crowd.FREE,), crowd.measure_free),
     Part(f"{crowd.CALLERS} callers, every tenth request bad (1 minute)", crowd.MEASURES, crowd.measure),
     Part("the event loop's lag under load (30 seconds)", (loop.LAG,), loop.measure_lag),
-    Part("bulk runs, by turns with what they could be (8 minutes)", bulk.MEASURES, bulk.measure),
+    Part("bulk runs, by turns with what they could be (9 minutes)", bulk.MEASURES, bulk.measure, "bulk"),
     Part("many jobs (4 minutes)", loop.SOAKS, loop.measure_soak),
 )
 
@@ -128,8 +134,8 @@ def _rows(part: Part, plan: Plan) -> list[Row]:
 
 def _plan(options: argparse.Namespace) -> Plan:
     names = frozenset(measure.name for part in PARTS for measure in part.measures)
-    if options.markdown and (options.only or options.quick):
-        sys.exit("--markdown writes the whole table of a full run: leave out --only and --quick")
+    if options.markdown and (options.quick or not _are_sections(options.only or names)):
+        sys.exit("--markdown writes whole tables: leave out --quick, and --only or name all of a table by it")
     wanted = frozenset(options.only or names)
     if not options.peer:
         if needs_peer := NEEDS_PEER.intersection(options.only or []):
@@ -141,15 +147,27 @@ def _plan(options: argparse.Namespace) -> Plan:
     return Plan(wanted, lengths, peer=options.peer, chosen_folder=options.model)
 
 
-def _write_document(rows: Sequence[Row], about: dict[str, str], plan: Plan) -> None:
-    text = report.markdown(rows, about)
-    if len(plan.jobs_per_s) > 1:
-        from bench import plot  # noqa: PLC0415  matplotlib is needed for nothing else
+def _are_sections(names: Collection[str]) -> bool:
+    """Return whether *names* are all measures of some sections, those of a peer aside."""
+    of_section: dict[str, set[str]] = {}
+    for part in PARTS:
+        of_section.setdefault(part.section, set()).update(measure.name for measure in part.measures)
+    wanted = set(names) | NEEDS_PEER
+    return all(mine <= wanted or mine.isdisjoint(names) for mine in of_section.values())
 
-        plot.write_throughput(PLOT, plan.jobs_per_s, about["CPU"])
-        text += f"\n\n![jobs a second of every party]({PLOT.relative_to(ROOT).as_posix()})"
-    report.write_section(DOCUMENT, "measures", text)
-    plan.say(f"written to {DOCUMENT.name}")
+
+def _write_document(rows: Sequence[Row], about: dict[str, str], plan: Plan) -> None:
+    for section in dict.fromkeys(part.section for part in PARTS):
+        names = {measure.name for part in PARTS if part.section == section for measure in part.measures}
+        text = report.markdown([row for row in rows if row.name in names], about)
+        if section == "measures" and len(plan.jobs_per_s) > 1:
+            from bench import plot  # noqa: PLC0415  matplotlib is needed for nothing else
+
+            plot.write_throughput(PLOT, plan.jobs_per_s, about["CPU"])
+            text += f"\n\n![jobs a second of every party]({PLOT.relative_to(ROOT).as_posix()})"
+        if plan.wants(*names):
+            report.write_section(DOCUMENT, section, text)
+            plan.say(f"written to {DOCUMENT.name}, {section}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cores", type=int, default=2, metavar="N", help="cores for all parties and callers together (2)")
     add("--model", type=Path, metavar="DIR", help="a folder in open_clip's hub format instead of ViT-B/32")
     add("--json", type=Path, metavar="FILE", help="write machine, rows and every round's jobs/s as JSON")
-    add("--markdown", action="store_true", help="write the table and a plot into BENCHMARKS.md")
+    add("--markdown", action="store_true", help="write the tables and a plot into BENCHMARKS.md")
     add("--strict", action="store_true", help="exit with 1 if a target is missed; a failure always does")
     return parser
 

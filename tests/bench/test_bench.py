@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import inputs
-from bench.__main__ import PARTS, Part, _rows
+from bench import bulk, inputs
+from bench.__main__ import PARTS, Part, _are_sections, _rows
 from bench.model import ROOT, WrongAnswer
 from bench.plan import QUICK, Plan
 from bench.process import children
@@ -25,6 +25,7 @@ from bench.serving import first_result_s, ours, serving
 from embedding.model.weights import DEMO_PATH
 
 
+EVERY = [measure.name for part in PARTS for measure in part.measures]
 DEMO = ours(DEMO_PATH, OMP_NUM_THREADS="1", CLIP_PRECISION="fp32")
 
 
@@ -76,6 +77,29 @@ class TestCommandLine:
             "preprocessing_routes"
         ]
         assert process.returncode == 0
+
+    @pytest.mark.parametrize(
+        ("names", "are_whole"),
+        [
+            ([measure.name for measure in bulk.MEASURES], True),
+            ([measure.name for measure in bulk.MEASURES[1:]], False),
+            ([bulk.QUEUE.name], False),
+            ([measure.name for part in PARTS for measure in part.measures], True),
+            (
+                [
+                    measure.name
+                    for part in PARTS
+                    for measure in part.measures
+                    if "infinity" not in measure.name
+                ],
+                True,
+            ),
+            (["throughput"], False),
+        ],
+    )
+    def test_what_the_document_may_get(self, names, are_whole):
+        """A table of BENCHMARKS.md is written whole or not at all; a peer's measures may be missing."""
+        assert _are_sections(names) is are_whole
 
     def test_a_failing_measure_is_a_row(self):
         """A measure that fails is told in its row, for those that were asked for."""
