@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench import bulk, crowd, http_turns, loop, machine, report, stages, starting, throughput, urls
+from bench import bulk, crowd, http_turns, loop, machine, report, search, stages, starting, throughput, urls
 from bench.model import ROOT, run_python
 from bench.plan import QUICK, Lengths, Plan
 
@@ -34,8 +34,8 @@ examples:
   python -m bench                                   everything but Infinity
   python -m bench --only throughput_vs_ceiling      one measure
   python -m bench --quick                           does it run? figures are rough
-  python -m bench --markdown --only bulk_queue_demo bulk_queue bulk_local_demo bulk_local
-                                                    one table of BENCHMARKS.md
+  python -m bench --markdown --only bulk_queue_demo bulk_queue bulk_local_demo bulk_local \\
+    search search_vs_memory                         one table of BENCHMARKS.md
   python -m bench --only preprocessing_routes       a table of ways to decode and resize, by format and size
 """
 
@@ -68,6 +68,7 @@ PARTS: Final = (
     Part(f"{crowd.CALLERS} callers, every tenth request bad (1 minute)", crowd.MEASURES, crowd.measure),
     Part("the event loop's lag under load (30 seconds)", (loop.LAG,), loop.measure_lag),
     Part("bulk runs, by turns with what they could be (9 minutes)", bulk.MEASURES, bulk.measure, "bulk"),
+    Part("search over a million vectors (1 minute)", search.MEASURES, search.measure, "bulk"),
     Part("many jobs (4 minutes)", loop.SOAKS, loop.measure_soak),
 )
 

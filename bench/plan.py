@@ -35,6 +35,7 @@ class Lengths:
     crowd_s: float = 60.0
     soak_jobs: int = 10_000
     bulk_rows: int = 3_000
+    search_rows: int = 1_000_000
     url_jobs: int = 20
     routes_s: float = 1.5
 
@@ -51,6 +52,7 @@ QUICK: Final = Lengths(
     crowd_s=6.0,
     soak_jobs=500,
     bulk_rows=300,
+    search_rows=20_000,
     url_jobs=5,
     routes_s=0.4,
 )

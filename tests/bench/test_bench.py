@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import bulk, inputs
+from bench import bulk, inputs, search
 from bench.__main__ import PARTS, Part, _are_sections, _rows
 from bench.model import ROOT, WrongAnswer
 from bench.plan import QUICK, Plan
@@ -81,8 +81,8 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("names", "are_whole"),
         [
-            ([measure.name for measure in bulk.MEASURES], True),
-            ([measure.name for measure in bulk.MEASURES[1:]], False),
+            ([measure.name for measure in (*bulk.MEASURES, *search.MEASURES)], True),
+            ([measure.name for measure in bulk.MEASURES], False),
             ([bulk.QUEUE.name], False),
             ([measure.name for part in PARTS for measure in part.measures], True),
             (
