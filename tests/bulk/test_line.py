@@ -147,3 +147,17 @@ def test_a_platform_that_tells_no_times(standing):
         line.join(pauses_s()).over(standing)
 
     assert line.fit is None
+
+
+@pytest.mark.parametrize("took_ms", [1e308, 1e305, 2**63, 86_400_000, -1e308, -5])
+def test_a_platform_that_tells_absurd_times(took_ms):
+    """A job has ended after it was sent and before now, whatever else its standing says."""
+    clock = Clock(10.0)
+    line = Line(clock)
+    places = [line.join(pauses_s()) for _ in range(8)]
+    clock.now_s = 20.0
+    for place in places:
+        place.over({"delayTime": took_ms, "executionTime": took_ms})
+
+    assert line.fit.first_s == pytest.approx(20.0 if took_ms > 0 else 10.0)
+    assert line.fit.slope_s == 0

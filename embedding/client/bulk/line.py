@@ -81,10 +81,10 @@ class Place:
         self._asked_s = self.line.clock()
 
     def over(self, standing: Mapping[str, Any]) -> None:
-        """Learn from how the job has ended, if the platform says how long it took."""
+        """Learn from how the job has ended, if the platform says how long it took; not after now."""
         with suppress(KeyError, TypeError):
-            took_ms = standing["delayTime"] + standing["executionTime"]
-            self.line.end(self.number, self.sent_s + took_ms / 1e3)
+            took_s = (standing["delayTime"] + standing["executionTime"]) / 1e3
+            self.line.end(self.number, min(self.sent_s + max(0.0, took_s), self.line.clock()))
 
     def _due_s(self, began_s: float, usual_s: float) -> float:
         fit = self.line.fit
