@@ -1,10 +1,14 @@
-"""How many jobs are in flight: when the window grows, when it shrinks, and how it comes back."""
+"""How many jobs are in flight: when the window grows, when it shrinks, how it comes back; and their pace."""
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from embedding.client.bulk.remote import PacedWire
 from embedding.client.bulk.window import HELD_BYTES, LEAST_JOBS, Window
+from embedding.client.errors import Unreachable
 
 
 def test_window_stays_where_jobs_wait():
@@ -90,3 +94,16 @@ def test_window_comes_back_after_refusals():
             sizes.append(window.size)
 
     assert sizes == [4] * 43 + [5] * 5 + [6] * 6 + [7] * 7 + [8] * 19
+
+
+def test_turn_that_comes_too_late():
+    """A request waits for its turn no longer than its call: of many jobs to cancel, each has its seconds."""
+
+    async def cancel():
+        wire = PacedWire(None, Window(8))
+        wire._paces["cancel"]._next_s = asyncio.get_running_loop().time() + 600
+        async with asyncio.timeout(60):
+            await wire.send("POST", "http://127.0.0.1:9/v2/id/cancel/1", wire.attempts(0.01), bytes)
+
+    with pytest.raises(Unreachable, match="nothing came before the time was over"):
+        asyncio.run(cancel())

@@ -175,9 +175,13 @@ class PacedWire(Wire):
         body: Callable[[], bytes] | None,
         late: Callable[[Any], Awaitable[None]] | None,
     ) -> Any:
-        for route, pace in self._paces.items():
-            if f"/{route}/" in f"{url}/":
-                await pace.turn()
+        try:
+            async with asyncio.timeout(attempts.left_s):
+                for route, pace in self._paces.items():
+                    if f"/{route}/" in f"{url}/":
+                        await pace.turn()
+        except TimeoutError as fault:
+            return fault
         outcome = await super()._once(method, url, attempts, body, late)
         if isinstance(outcome, httpx.Response) and outcome.status_code == TOO_MANY_REQUESTS:
             self._window.refuse()
