@@ -2,7 +2,8 @@
 
 A picture of 96 pixels takes a thread twice the time that it takes alone, most of it under that lock. The
 processes are forked from one that has torch imported (`prepare` starts it), so that each takes few megabytes
-of its own. They end with the process that made them, however that ends, and leave Ctrl-C to it.
+of its own. They end with the process that made them, however that ends, and leave Ctrl-C to it from their
+first moment, when they still import.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from embedding.errors import WorkerError
@@ -22,7 +23,8 @@ from embedding.errors import WorkerError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
-    from multiprocessing.synchronize import Event, Lock
+    from ctypes import c_byte
+    from multiprocessing.synchronize import Lock
 
     import numpy as np
     import numpy.typing as npt
@@ -45,7 +47,12 @@ class Readable(Protocol):
 def prepare() -> None:
     """Start the process that decoders are forked from, which imports what they need meanwhile."""
     multiprocessing.get_context(START).set_forkserver_preload([__name__, "embedding.intake.image"])
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # whose own start would let Ctrl-C in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # every process inherits it
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Decoders:
@@ -53,7 +60,7 @@ class Decoders:
 
     def __init__(self, count: int, preprocess: Preprocess, limits: ImageLimits) -> None:
         context = multiprocessing.get_context(START)
-        self._over = context.Event()
+        self._over = context.RawValue("b")  # no lock, which a process that is killed would keep
         large = context.Lock()
         start = (preprocess, limits, limits.max_memory_bytes // count, large, self._over)
         self._processes = ProcessPoolExecutor(count, context, _Decoder.start, start)
@@ -67,7 +74,7 @@ class Decoders:
 
     def close(self) -> None:
         """Stop, after the pictures that are being decoded; what was submitted is dropped."""
-        self._over.set()
+        self._over.value = True
         self._processes.shutdown(cancel_futures=True)
 
 
@@ -77,7 +84,7 @@ class _Decoder:
     mine: _Decoder
 
     def __init__(
-        self, preprocess: Preprocess, limits: ImageLimits, own_bytes: int, large: Lock, over: Event
+        self, preprocess: Preprocess, limits: ImageLimits, own_bytes: int, large: Lock, over: c_byte
     ) -> None:
         self._preprocess, self._limits = preprocess, limits
         self._own_bytes, self._large = own_bytes, large
@@ -88,7 +95,6 @@ class _Decoder:
         """Begin a process of the pool."""
         import torch  # noqa: PLC0415  in these processes alone
 
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, daemon=True).start()
         torch.set_num_threads(1)
         cls.mine = cls(*known)
@@ -114,7 +120,7 @@ class _Decoder:
 
 def _decode_all(pictures: Sequence[bytes | Readable]) -> list[Decoded]:
     mine = _Decoder.mine
-    return [mine.decode(picture) for picture in pictures if not mine.over.is_set()]
+    return [mine.decode(picture) for picture in pictures if not mine.over.value]
 
 
 def _end_with_parent() -> None:

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from concurrent.futures import BrokenExecutor
+from ctypes import c_byte
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,38 @@ def test_a_killed_process_is_told(start):
         waiting.result(timeout=60)
 
 
+class Dies:
+    """A picture whose process is killed when it has taken a lock, or else when the next is read."""
+
+    is_last = False
+
+    def picture(self):
+        if self.is_last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sys.setprofile(die_with_a_lock)
+        return b""
+
+
+def die_with_a_lock(_, event, called):
+    """End this process where a lock was just taken."""
+    if event == "c_return" and called.__name__ in ("__enter__", "acquire"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("start")
+def test_closing_waits_for_no_process_that_was_killed():
+    """A process that is killed at any moment between two pictures keeps nothing that closing needs."""
+    decoders, last = Decoders(1, PREPROCESS, ImageLimits()), Dies()
+    last.is_last = True
+    with pytest.raises(BrokenExecutor):
+        decoders.submit([Dies(), last]).result(timeout=60)
+    closing = threading.Thread(target=decoders.close, daemon=True)
+    closing.start()
+    closing.join(30)
+
+    assert not closing.is_alive()
+
+
 def test_closing_waits_for_no_job(start):
     """Closing ends a job of many pictures after the one in hand, and drops those that have not begun."""
     decoders = start()
@@ -104,6 +138,16 @@ def test_ctrl_c_is_left_to_the_owner(start):
     os.kill(pid, signal.SIGINT)
 
     assert decoders.submit([picture(1)]).result()[0].shape == (64, 64, 3)
+
+
+def test_ctrl_c_reaches_no_process_that_starts(start):
+    """The process that decoders are forked from holds SIGINT back, so that it tells of none at its start."""
+    start()
+    pid = forkserver._forkserver._forkserver_pid
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+
+    assert int(fields["SigBlk"], 16) >> (signal.SIGINT - 1) & 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_no_process_outlives_its_owner(tmp_path):
@@ -139,7 +183,7 @@ def is_running(pid):
 def test_large_pictures_take_turns(size_bytes, is_alone):
     """A picture that needs more than a process's share is decoded while no other such is."""
     large = threading.Lock()
-    decoder = _Decoder(PREPROCESS, ImageLimits(), 100, large, threading.Event())
+    decoder = _Decoder(PREPROCESS, ImageLimits(), 100, large, c_byte())
 
     with decoder.hold(size_bytes):
         assert large.locked() is is_alone
