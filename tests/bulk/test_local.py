@@ -1,11 +1,19 @@
-"""`embed --local` as a process of its own with those that decode for it: how it ends when it is ended."""
+"""`embed --local` with the processes that decode for it: how it ends when it, or one of them, is ended."""
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import os
 import signal
 import time
+from concurrent.futures import BrokenExecutor
+from unittest.mock import Mock
 
+import pytest
+
+from embedding.client.bulk.errors import BulkError
+from embedding.client.bulk.local import Local
 from tests.bulk.pictures import fill_folder
 from tests.bulk.running import environment, finish, parts_of, start
 
@@ -24,3 +32,27 @@ def test_ctrl_c_ends_all_processes_with_one_line(tmp_path):
     status, output = finish(process)
 
     assert (status, output) == (130, "interrupted: run the same command to go on; what is done is kept\n")
+
+
+def test_ctrl_c_while_the_model_loads(monkeypatch):
+    """A process that is interrupted while torch loads the model waits for that, and is not aborted by it."""
+    at_exit, loading = [], Mock()
+    loading.engine.loaded.result.side_effect = KeyboardInterrupt
+    monkeypatch.setattr("embedding.intake.decoders.prepare", Mock())
+    monkeypatch.setattr("embedding.serve.loading.Loading", Mock(return_value=loading))
+    monkeypatch.setattr("embedding.serve.start.fetcher_of", Mock())
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    with pytest.raises(KeyboardInterrupt):
+        Local(Mock(), batch_size=1)
+
+    assert at_exit == [loading.engine.close]
+
+
+@pytest.mark.parametrize("fault", [BrokenExecutor, EOFError, ConnectionResetError])
+def test_no_process_to_decode(fault):
+    """A decoder that has ended, or could not be started, ends the run in a line that says how to go on."""
+    local = object.__new__(Local)
+    local._decoders = Mock()
+    local._decoders.submit.side_effect = fault
+    with pytest.raises(BulkError, match="for want of memory perhaps: run the same command to go on"):
+        asyncio.run(local._decoded([b""]))

@@ -56,8 +56,8 @@ class Local:
         loading = Loading(settings, Phases())
         self._fetch = fetcher_of(settings).fetch
         self._engine = loading.engine
-        self._model = loading.engine.loaded.result()
-        atexit.register(self._engine.close)  # torch aborts a process that ends while a forward runs
+        atexit.register(self._engine.close)  # torch aborts a process that ends while a model loads or runs
+        self._model = self._engine.loaded.result()
         count = min(MOST_DECODERS, loading.cpu_threads)
         limits = ImageLimits(max_bytes=settings.max_image_bytes)
         self._decoders = Decoders(count, self._model.preprocess, limits)
@@ -123,7 +123,7 @@ class Local:
     async def _decoded(self, pictures: Sequence[bytes | Row]) -> Sequence[Decoded]:
         try:
             return await asyncio.wrap_future(self._decoders.submit(pictures))
-        except BrokenExecutor:
+        except (BrokenExecutor, EOFError, OSError):  # the last two where none could be forked
             raise BulkError(
                 "a process that decodes pictures was ended from outside, for want of memory perhaps: run the "
                 "same command to go on"
