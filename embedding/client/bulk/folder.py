@@ -125,11 +125,11 @@ class RunFolder:
         write_durably(self.path / READY, json.dumps({"names": names, "removing": removing}))
         self.finish()
 
-    def finish(self) -> bool:
-        """Do what is left of a `publish` that was begun; return whether there was one. Raises OSError."""
+    def finish(self) -> None:
+        """Do what is left of a `publish` that was begun. Raises OSError."""
         ready = self._said(READY, READY_KEYS)
         if ready is None:
-            return False
+            return
         for name in ready["names"]:
             with suppress(FileNotFoundError):
                 (self.path / FINAL / name).replace(self.out.with_name(name))
@@ -143,7 +143,6 @@ class RunFolder:
             (self.path / FINAL).rmdir()
         sync_folder(self.path)  # what says how to end goes last, on a disk that loses its power as well
         (self.path / READY).unlink()
-        return True
 
     def _remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

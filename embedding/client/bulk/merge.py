@@ -37,8 +37,8 @@ class Made:
     about: dict[str, Any]
 
 
-def publish(folder: RunFolder, formats: Format, made: Made, *, is_retry: bool) -> int:
-    """Make the output of the parts of *folder*, put it in its place, drop the parts; return the failures.
+def publish(folder: RunFolder, formats: Format, made: Made, *, is_retry: bool) -> None:
+    """Make the output of the parts of *folder*, put it in its place, drop the parts.
 
     Raises BulkError if it cannot be written or a part is damaged.
     """
@@ -57,7 +57,6 @@ def publish(folder: RunFolder, formats: Format, made: Made, *, is_retry: bool) -
         chunks = _patched(folder, formats, made) if is_retry else _plain(folder.parts)
         formats.write(final / out.name, chunks, made.rows - failures.count, about)
         folder.publish(removing=[] if failures.count else [failures_name(out)])
-    return failures.count
 
 
 def _plain(parts: Parts) -> Iterator[Chunk]:
