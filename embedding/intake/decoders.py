@@ -45,7 +45,10 @@ class Readable(Protocol):
 
 
 def prepare() -> None:
-    """Start the process that decoders are forked from, which imports what they need meanwhile."""
+    """Start the process that decoders are forked from, which imports what they need meanwhile.
+
+    Raises OSError where it cannot be started.
+    """
     multiprocessing.get_context(START).set_forkserver_preload([__name__, "embedding.intake.image"])
     resource_tracker.ensure_running()  # whose own start would let Ctrl-C in again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # every process inherits it
@@ -56,7 +59,7 @@ def prepare() -> None:
 
 
 class Decoders:
-    """So many processes; use it as a context, at whose end they stop after the pictures in hand."""
+    """So many processes, until `close`. Raises OSError where there is no memory to share with them."""
 
     def __init__(self, count: int, preprocess: Preprocess, limits: ImageLimits) -> None:
         context = multiprocessing.get_context(START)

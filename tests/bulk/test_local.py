@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import re
 import signal
 import time
 from concurrent.futures import BrokenExecutor
@@ -34,18 +35,36 @@ def test_ctrl_c_ends_all_processes_with_one_line(tmp_path):
     assert (status, output) == (130, "interrupted: run the same command to go on; what is done is kept\n")
 
 
-def test_ctrl_c_while_the_model_loads(monkeypatch):
-    """A process that is interrupted while torch loads the model waits for that, and is not aborted by it."""
-    at_exit, loading = [], Mock()
-    loading.engine.loaded.result.side_effect = KeyboardInterrupt
+@pytest.fixture
+def loading(monkeypatch):
+    """Replace all that a local run starts, and return what loads its model."""
+    loading = Mock(cpu_threads=1)
     monkeypatch.setattr("embedding.intake.decoders.prepare", Mock())
+    monkeypatch.setattr("embedding.intake.decoders.Decoders", Mock())
     monkeypatch.setattr("embedding.serve.loading.Loading", Mock(return_value=loading))
     monkeypatch.setattr("embedding.serve.start.fetcher_of", Mock())
-    monkeypatch.setattr(atexit, "register", at_exit.append)
+    monkeypatch.setattr(atexit, "register", loading.at_exit)
+    return loading
+
+
+def test_ctrl_c_while_the_model_loads(loading):
+    """A process that is interrupted while torch loads the model waits for that, and is not aborted by it."""
+    loading.engine.loaded.result.side_effect = KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
         Local(Mock(), batch_size=1)
 
-    assert at_exit == [loading.engine.close]
+    loading.at_exit.assert_called_once_with(loading.engine.close)
+
+
+@pytest.mark.parametrize("what", ["prepare", "Decoders"])
+@pytest.mark.usefixtures("loading")
+def test_no_decoder_can_start(monkeypatch, what):
+    """A machine on which no process can be started to decode is told of in a line, with what it lacks."""
+    fault = OSError("AF_UNIX path too long")
+    monkeypatch.setattr(f"embedding.intake.decoders.{what}", Mock(side_effect=fault))
+    told = "no process can be started to decode pictures (AF_UNIX path too long): see to TMPDIR and /dev/shm"
+    with pytest.raises(BulkError, match=re.escape(told)):
+        Local(Mock(), batch_size=1)
 
 
 @pytest.mark.parametrize("fault", [BrokenExecutor, EOFError, ConnectionResetError])

@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import gc
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
@@ -25,7 +26,7 @@ from embedding.errors import WorkerError
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Future
     from types import TracebackType
 
@@ -43,7 +44,7 @@ MOST_DECODERS: Final = 32
 
 
 class Local:
-    """A backend: the model that *settings* name. Raises StartupError if it cannot be loaded."""
+    """A backend: the model that *settings* name. Raises StartupError if it or its decoders cannot start."""
 
     def __init__(self, settings: Settings, *, batch_size: int) -> None:
         from embedding.intake.decoders import Decoders, prepare  # noqa: PLC0415  the worker, as all of these
@@ -52,7 +53,8 @@ class Local:
         from embedding.serve.loading import Loading  # noqa: PLC0415
         from embedding.serve.start import fetcher_of  # noqa: PLC0415
 
-        prepare()
+        with _starting():
+            prepare()
         loading = Loading(settings, Phases())
         self._fetch = fetcher_of(settings).fetch
         self._engine = loading.engine
@@ -60,7 +62,8 @@ class Local:
         self._model = self._engine.loaded.result()
         count = min(MOST_DECODERS, loading.cpu_threads)
         limits = ImageLimits(max_bytes=settings.max_image_bytes)
-        self._decoders = Decoders(count, self._model.preprocess, limits)
+        with _starting():
+            self._decoders = Decoders(count, self._model.preprocess, limits)
         self._downloads = ThreadPoolExecutor(settings.download_concurrency, "download")
         self.max_items, self.max_bytes = min(batch_size, MOST_ITEMS), BATCH_BYTES
         self.window = Window(count + JOBS_WAITING, size=count + JOBS_WAITING)
@@ -164,6 +167,16 @@ class Local:
             else _error_of(index, fault)
             for index, work in enumerate(running)
         ]
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Raise a BulkError for an OSError within: a TMPDIR too long for a socket, no shared memory."""
+    try:
+        yield
+    except OSError as fault:
+        told = f"no process can be started to decode pictures ({fault}): see to TMPDIR and /dev/shm"
+        raise BulkError(told) from None
 
 
 def _normalized(outcomes: list[Outcome]) -> list[Outcome]:
