@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import sys
 import time
@@ -155,3 +157,38 @@ def test_many_sources(embed, capsys):
     told = capsys.readouterr().err
     assert told.startswith("error: o.parquet was made otherwise: sources ['t.txt', '0.txt'")
     assert len(told) < 1_000
+
+
+@pytest.mark.parametrize(("still_s", "ending"), [(0.0, "; no answer yet"), (60.0, "jobs in flight")])
+def test_what_is_waited_for(monkeypatch, still_s, ending):
+    """A run whose rows do not come tells what the client last said, and not once one has come."""
+    monkeypatch.setattr(progress, "STILL_S", still_s)
+    log = logging.getLogger("embedding.client.wire")
+    telling = progress.Progress(Window(8), None)
+    with telling._said:
+        log.info("the job is %s", "IN_QUEUE")
+        log.info("no answer\n yet")
+        assert telling._line().endswith(ending)
+        telling.add([np.ones(2)])
+        assert telling._line().endswith("jobs in flight")
+    log.info("said to nobody")
+
+    assert telling._line().endswith("jobs in flight")
+
+
+def test_what_is_waited_for_while_a_run_goes_on(embed, monkeypatch, capsys):
+    """The progress of a run listens to the client, and leaves its log as it was."""
+    log = logging.getLogger("embedding.client")
+    before = (log.level, list(log.handlers))
+    monkeypatch.setattr(progress, "LINE_S", 0.0)
+    monkeypatch.setattr(progress, "STILL_S", 0.0)
+
+    class Slow(StandIn):
+        async def embed(self, rows):
+            while "; the job is IN_QUEUE\n" not in capsys.readouterr().err:
+                log.info("the job is IN_QUEUE")
+                await asyncio.sleep(0.001)
+            return await super().embed(rows)
+
+    assert embed(backend=Slow()) == 0
+    assert (log.level, log.handlers) == before

@@ -1,4 +1,8 @@
-"""How a run goes on, on stderr: a bar on a terminal, else a line now and then; and how it ended."""
+"""How a run goes on, on stderr: a bar on a terminal, else a line now and then.
+
+While no row comes, it also tells what the client last said of its wait: an attempt that failed, say, or how a
+job of the queue stands.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from embedding.client.errors import ClientError, ItemError
+from embedding.client.errors import TOLD_CHARS, ClientError, ItemError
+from embedding.client.waiting import Said
 
 
 if TYPE_CHECKING:
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 
 REFRESH_S: Final = 0.5
 LINE_S: Final = 5.0
+STILL_S: Final = 5.0  # without a row, after which what is waited for is told
 
 
 class Progress:
@@ -32,12 +38,14 @@ class Progress:
         self._total: int | None = None
         self._window = window
         self._count_rows = count_rows
-        self._started_s = time.monotonic()
+        self._started_s = self._moved_s = time.monotonic()
+        self._said = Said()
         self._bar = _bar() if sys.stderr is not None and sys.stderr.isatty() else None
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Take note of rows that are done."""
         self.done += len(outcomes)
+        self._moved_s, self._said.last = time.monotonic(), ""
         self.failed += sum(isinstance(outcome, ItemError) for outcome in outcomes)
 
     def skip(self, rows: int) -> None:
@@ -54,15 +62,19 @@ class Progress:
         if self._count_rows is not None:
             threading.Thread(target=self._count, daemon=True).start()
         try:
-            while sys.stderr is not None:
-                await asyncio.sleep(REFRESH_S if self._bar is not None else LINE_S)
-                self._show()
+            with self._said:
+                await self._tell()
         except OSError:
             return  # whoever read it has gone
         finally:
             if self._bar is not None:
                 self._show()
                 self._bar.close()
+
+    async def _tell(self) -> None:
+        while sys.stderr is not None:
+            await asyncio.sleep(REFRESH_S if self._bar is not None else LINE_S)
+            self._show()
 
     def _count(self) -> None:
         try:
@@ -77,14 +89,22 @@ class Progress:
         self._bar.total = self._total
         self._bar.initial = self.skipped
         self._bar.n = self.skipped + self.done
-        self._bar.set_postfix({"failed": self.failed, "jobs": self._window.jobs}, refresh=True)
+        counts = f"failed={self.failed}, jobs={self._window.jobs}"
+        self._bar.set_postfix_str(f"{counts}{self._waits()}", refresh=True)
 
     def _line(self) -> str:
         total = "" if self._total is None else f" of {self._total:,}"
         rate = self.done / self.took_s
         rest = "" if self._total is None or not rate else f", {_clock(self._left(rate))} left"
         jobs = f"{self._window.jobs} jobs in flight"
-        return f"{self.skipped + self.done:,}{total} rows, {rate:.1f}/s{rest}; {self.failed} failed; {jobs}"
+        done = f"{self.skipped + self.done:,}{total} rows, {rate:.1f}/s{rest}"
+        return f"{done}; {self.failed} failed; {jobs}{self._waits()}"
+
+    def _waits(self) -> str:
+        """Return what is waited for, if no row has come for some time and the client has said it."""
+        is_still = time.monotonic() - self._moved_s >= STILL_S
+        said = " ".join(self._said.last.split())[:TOLD_CHARS]
+        return f"; {said}" if is_still and said else ""
 
     def _left(self, rate: float) -> float:
         return max(0, (self._total or 0) - self.skipped - self.done) / rate

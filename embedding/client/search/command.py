@@ -90,7 +90,7 @@ def _found(options: argparse.Namespace) -> Found:
     from embedding.client.search.queries import embed, queries_of  # noqa: PLC0415
     from embedding.client.search.rank import rank  # noqa: PLC0415
     from embedding.client.search.store import open_store  # noqa: PLC0415
-    from embedding.client.search.waiting import telling_of_waits  # noqa: PLC0415
+    from embedding.client.waiting import telling_of_waits  # noqa: PLC0415
 
     queries = queries_of(options.texts, options.image, options.queries)
     store = open_store(options.file)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from embedding.__main__ import main
-from embedding.client.search import waiting
+from embedding.client import waiting
 from scripts.demo_model.draw import Scene, draw
 from tests.client.scripted import Answer, scripted
 from tests.client.search.files import some_vectors, write_npy, write_parquet
