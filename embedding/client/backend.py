@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 ENVIRONMENT: Final = """\
 The environment says who you are: RUNPOD_API_KEY for --endpoint, EMBEDDING_HMAC_SECRET to sign, WORKER_TOKEN
-for --url. With none of --endpoint, --url and --local, CLIP_INFERENCE_BACKEND chooses, as for the clients.
---local loads the model that CLIP_MODEL_NAME and CLIP_PRETRAINED, or MODEL_PATH, name."""
+for --url. With none of --endpoint, --url and --local, CLIP_INFERENCE_BACKEND chooses, as for the clients:
+runpod_serverless, the default, with RUNPOD_ENDPOINT_ID, or runpod_pod with CLIP_POD_BASE_URL.
+--local loads the model that CLIP_MODEL_NAME and CLIP_PRETRAINED, or MODEL_PATH, name; ALLOW_DEMO_MODEL=1
+without them takes the embedded one, which knows drawn shapes alone."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

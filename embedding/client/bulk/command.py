@@ -13,6 +13,7 @@ from embedding.client.bulk.errors import BulkError
 from embedding.client.bulk.folder import RunFolder
 from embedding.client.bulk.formats import failures_name, format_of
 from embedding.client.bulk.progress import Progress
+from embedding.client.bulk.rows import PICTURES
 from embedding.client.bulk.session import PART_ROWS, Order, Session, counter
 from embedding.client.bulk.sources import KINDS, Reading
 from embedding.client.bulk.text import storable
@@ -30,26 +31,39 @@ QUEUE_JOBS: Final = 1000
 HTTP_REQUESTS: Final = 8
 MOST_JOBS: Final = 10_000
 BATCH_SIZE: Final = 64
+MOST_ROWS: Final = 4096  # in a job; what a worker can be told to take
+MOST_PART_ROWS: Final = 1_000_000
 TOLD_SOURCES: Final = 5
 
+ENDINGS: Final = " ".join(sorted(PICTURES))
 DESCRIPTION: Final = f"""\
 Embed everything in SOURCE, in order, into one file of vectors.
 
 SOURCE is {KINDS}.
-A line or a cell that is a URL is a picture, any other a text. Several SOURCEs become one output.
+Several SOURCEs become one output, in the order in which they are given.
+
+    folder          every picture below it that is not hidden, by name:
+                    {ENDINGS}
+    .txt, -         an item a line; a URL is a picture, any other line a text, and so are cells of tables
+    .csv, .tsv      the --column, or the only one; the first line names the columns
+    .parquet        the --column, or the only one: URLs and texts, or pictures as bytes
+    .tar            the picture of each sample as WebDataset writes them, else its .txt
 
     python -m embedding embed photos/ --out photos.parquet --endpoint abc123
     python -m embedding embed urls.txt --out urls.parquet --url https://worker.example
     python -m embedding embed products.csv --column title --id-column sku --out titles.npy --local
 
 Killed at any moment, it goes on when the same command is run again: what is done is kept in OUT.parts.
-Items that fail are listed in OUT.failed.csv (photos.parquet.failed.csv, say); --retry-failed tries just
-those again. An id is UTF-8: bytes of a file's name that are not stand as \\udcXX."""
+Rows that fail, by themselves or by their worker, are left out and listed in OUT.failed.csv
+(photos.parquet.failed.csv, say); --retry-failed tries just those again.
+
+The id of a row is the file's path, ARCHIVE.tar/MEMBER, the cell of --id-column, or else the line or the cell
+itself (of pictures as bytes: FILE.parquet#ROW). In it, bytes that are no UTF-8 stand as \\udcXX."""
 ENDING: Final = f"""\
 {ENVIRONMENT}
 
-exit status: 0 every row has its vector; 3 the output is made, and some rows failed; 1 it stopped, and can go
-on; 2 wrong arguments; 130 Ctrl-C."""
+exit status: 0 every row has its vector; 3 the output is made, and some rows failed; 1 it could not begin, or
+stopped and can go on: the line on stderr says which; 2 wrong arguments; 130 Ctrl-C."""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -75,15 +89,16 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--concurrency",
         type=_number(1, MOST_JOBS),
         metavar="N",
-        help=f"jobs in flight at most ({QUEUE_JOBS} by the queue, fewer while the endpoint has few workers "
-        f"or refuses; {HTTP_REQUESTS} over HTTP; of no use with --local)",
+        help=f"jobs in flight at most, 1 to {MOST_JOBS} ({QUEUE_JOBS} by the queue, fewer while the "
+        f"endpoint has few workers or refuses; {HTTP_REQUESTS} over HTTP; of no use with --local)",
     )
     command.add_argument(
         "--batch-size",
-        type=_number(1, 4096),
+        type=_number(1, MOST_ROWS),
         default=BATCH_SIZE,
         metavar="N",
-        help=f"rows in a job ({BATCH_SIZE}, which is what a worker takes unless told otherwise)",
+        help=f"rows in a job, 1 to {MOST_ROWS} ({BATCH_SIZE}, which is what a worker takes unless told "
+        f"otherwise, and the most with --local)",
     )
     _add_reading(command)
     command.set_defaults(run=run)
@@ -106,10 +121,10 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--part-rows",
-        type=_number(1, 1_000_000),
+        type=_number(1, MOST_PART_ROWS),
         default=PART_ROWS,
         metavar="N",
-        help=f"rows of a part, which is what a kill can cost ({PART_ROWS})",
+        help=f"rows of a part, 1 to {MOST_PART_ROWS}: what a kill can cost is those under way ({PART_ROWS})",
     )
     again = command.add_mutually_exclusive_group()
     again.add_argument("--retry-failed", action="store_true", help="try again what failed, and complete OUT")

@@ -32,6 +32,11 @@ embeds the query must serve the model that made the file; another fingerprint is
 
 FILE is .parquet (columns id and vector, fingerprint and model in the metadata), or .npy with the ids in
 NAME.ids.txt and fingerprint and model in NAME.json."""
+ENDING: Final = f"""\
+{ENVIRONMENT}
+
+exit status: 0 it was searched; 1 a query, the file or the worker is to blame, as the line on stderr says;
+2 wrong arguments; 130 Ctrl-C."""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,7 +45,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "search",
         help="find pictures and texts by a sentence or a picture",
         description=DESCRIPTION,
-        epilog=ENVIRONMENT,
+        epilog=ENDING,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("file", type=Path, metavar="FILE", help="the vectors; see above")
