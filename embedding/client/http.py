@@ -60,11 +60,16 @@ class HttpTransport:
         except Refused as refusal:
             if refusal.status != NOT_FOUND:
                 raise
-            hint = f"there is no {path}: is base_url the address of such a service, without a path?"
+            hint = f"there is no {path}: give the address of such a service, without a path"
             raise Refused(refusal.status, refusal.body, hint) from None
 
     def _failure(self, refusal: Refused) -> JobFailed | Refused:
-        """Return the worker's own error where *refusal* holds one; a proxy's is kept as it is."""
+        """Return the worker's own error where *refusal* holds one; a proxy's is kept as it is.
+
+        No item is to blame for an address that has no such route, whoever says so.
+        """
+        if refusal.status == NOT_FOUND:
+            return refusal
         try:
             error = json.loads(refusal.body)["error"]
             code, message, retryable = error["code"], error["message"], error["retryable"] is True

@@ -515,9 +515,17 @@ class TestQueue:
 
 
 class TestService:
-    def test_another_address(self, script):
-        """A path that is not there says what the address should be."""
-        script.answers = [Answer(404, b'{"detail": "Not Found"}')] * 2
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"detail": "Not Found"},
+            {"error": {"code": "INVALID_INPUT", "message": "there is no such route", "retryable": False}},
+        ],
+        ids=["of another service", "of a worker"],
+    )
+    def test_another_address(self, script, told):
+        """A path that is not there says what the address should be, and is no fault of an item."""
+        script.answers = [Answer(404, told)] * 2
 
         with HttpClient(f"{script.url}/v1") as client:
             for call in (lambda: client.embed_text("x"), client.health):
