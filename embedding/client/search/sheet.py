@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from embedding.client.search.queries import Query
 
 STYLE: Final = """
-:root { color-scheme: light dark; --line: light-dark(#ccc, #444); --quiet: light-dark(#555, #aaa); }
+:root { color-scheme: light dark; --line: light-dark(#ccc, #444); --quiet: light-dark(#555, #aaa);
+        --mat: light-dark(#eee, #2a2a2a); }
 body { font: 16px/1.4 system-ui, sans-serif; margin: clamp(1rem, 3vw, 1.5rem); background: Canvas;
        color: CanvasText; overflow-wrap: anywhere; }
 h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
@@ -32,8 +33,10 @@ ol { padding: 0; list-style: none; display: grid; gap: clamp(.75rem, 2vw, 1rem);
      grid-template-columns: repeat(auto-fill, minmax(clamp(8.5rem, 28vw, 12rem), 1fr)); }
 ol li { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem; }
 :focus-visible { outline: 3px solid Highlight; outline-offset: 2px; }
-img { display: block; max-width: 100%; max-height: 14rem; }
-li img { width: 100%; height: clamp(8rem, 28vw, 11rem); object-fit: scale-down; margin-bottom: .4rem; }
+img { display: block; max-width: 100%; max-height: 14rem; box-sizing: border-box; }
+section > img { border: 1px solid var(--line); border-radius: .2rem; }
+li img { width: 100%; height: clamp(8rem, 28vw, 11rem); object-fit: scale-down; margin-bottom: .4rem;
+         background: var(--mat); border-radius: .2rem; }
 .told { color: var(--quiet); font-size: .85rem; } .text { font-size: 1.05rem; margin: .5rem 0; }
 """
 PAGE: Final = """\
