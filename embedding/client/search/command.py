@@ -128,7 +128,7 @@ def _tell(options: argparse.Namespace, found: Found) -> None:
 
 
 def _write_sheet(options: argparse.Namespace, found: Found) -> None:
-    from embedding.client.search.pictures import thumbnails  # noqa: PLC0415  Pillow
+    from embedding.client.search.pictures import is_picture, thumbnails  # noqa: PLC0415  Pillow
     from embedding.client.search.sheet import sheet  # noqa: PLC0415
     from embedding.client.search.store import Unsearchable  # noqa: PLC0415
 
@@ -139,7 +139,10 @@ def _write_sheet(options: argparse.Namespace, found: Found) -> None:
         _write(options.html, page)
     except OSError as fault:
         raise Unsearchable(f"--html {options.html} cannot be written: {fault.strerror}") from None
-    print(f"{options.html} written", file=sys.stderr)
+    told = f"{options.html} written"
+    if missing := sum(is_picture(name) and name not in shown for name in set(ids)):
+        told += f"; {missing} of its pictures cannot be read here: --pictures says where their paths begin"
+    print(told, file=sys.stderr)
 
 
 def _write(path: Path, page: str) -> None:

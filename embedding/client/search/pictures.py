@@ -11,10 +11,12 @@ import base64
 import io
 import tarfile
 import warnings
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from PIL import Image, ImageOps
 
+from embedding.client.bulk.rows import PICTURES
 from embedding.client.inputs import WEB
 
 
@@ -50,6 +52,11 @@ def thumbnails(ids: Iterable[str], folder: Path) -> dict[str, str]:
 def is_web(name: str) -> bool:
     """Return whether *name* is an http or https URL."""
     return name[: len("https://")].lower().startswith(WEB)
+
+
+def is_picture(name: str) -> bool:
+    """Return whether *name* ends as the path of a picture does, on this machine or in an archive."""
+    return not is_web(name) and PurePath(name).suffix.lower() in PICTURES
 
 
 def thumbnail_of(file: BinaryIO) -> str | None:

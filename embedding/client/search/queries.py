@@ -94,7 +94,7 @@ def _require_readable(image: str) -> None:
             pass
     except (OSError, ValueError) as fault:
         told = fault.strerror if isinstance(fault, OSError) else fault
-        raise Unsearchable(f"{image} cannot be read: {told}") from None
+        raise Unsearchable(f"--image {image} cannot be read: {told}") from None
 
 
 def _named(fingerprint: str | None, model: str | None) -> str:

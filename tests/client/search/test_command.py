@@ -104,6 +104,14 @@ def test_page(search, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
 
 
+def test_page_without_its_pictures(search, tmp_path):
+    """Pictures that are elsewhere are counted, with the option that finds them."""
+    page = tmp_path / "out.html"
+    told = f"{page} written; 2 of its pictures cannot be read here: --pictures says where their paths begin\n"
+
+    assert search("v.parquet", "a red circle", "--top", 2, "--html", page, "--pictures", tmp_path)[2] == told
+
+
 def test_another_model_is_refused(search, drawn, tmp_path):
     """Vectors of another fingerprint are not compared, whatever is asked for."""
     path = write_parquet(tmp_path / "v.parquet", ["a"], some_vectors(1, 512), fingerprint="0" * 16)
@@ -141,8 +149,11 @@ def test_vectors_without_direction_are_told(search, drawn, tmp_path):
         (["v.parquet", " "], "a query is blank"),
         (["v.parquet", "\udcff"], "\\udcff: a text must be valid Unicode"),
         (["v.parquet", "--queries", "nowhere.txt"], "--queries nowhere.txt cannot be read"),
-        (["v.parquet", "--image", "nowhere.png"], "nowhere.png cannot be read: No such file or directory"),
-        (["v.parquet", "--image", "."], ". cannot be read: Is a directory"),
+        (
+            ["v.parquet", "--image", "nowhere.png"],
+            "--image nowhere.png cannot be read: No such file",
+        ),
+        (["v.parquet", "--image", "."], "--image . cannot be read: Is a directory"),
         (["v.parquet", "x", "--image", "v.npy"], "v.npy: DECODE_ERROR: image is not a JPEG"),
         (["v.parquet", "--queries", "v.npy"], "--queries v.npy cannot be read: it is not UTF-8"),
         (["v.parquet", "x", "--html", "no/where/out.html"], "--html no/where/out.html cannot be written"),
