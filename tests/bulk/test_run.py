@@ -43,7 +43,7 @@ def test_local(local):
 
     assert status == 3, output
     assert "240 vectors of 512 float32 for 241 rows of folder shard.tar" in output
-    assert "1 rows failed: DECODE_ERROR 1; they are listed in local.parquet.failed.csv" in output
+    assert "1 row failed: DECODE_ERROR 1; listed in local.parquet.failed.csv" in output
     assert (len(ids), vectors.shape) == (PICTURES, (PICTURES, 512))
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 

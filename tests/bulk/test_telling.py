@@ -142,7 +142,7 @@ def test_rate_after_a_resume():
 
     assert line.startswith("1,100 of 1,200 rows, ")
     assert 5.0 < float(line.split()[4].removesuffix("/s,")) <= 10.0
-    assert line.endswith(" left; 5 failed; 0 jobs in flight")
+    assert line.endswith(" left; 5 failed; jobs in flight: 0")
     assert ", 0:1" in line
 
 
@@ -159,7 +159,7 @@ def test_many_sources(embed, capsys):
     assert len(told) < 1_000
 
 
-@pytest.mark.parametrize(("still_s", "ending"), [(0.0, "; no answer yet"), (60.0, "jobs in flight")])
+@pytest.mark.parametrize(("still_s", "ending"), [(0.0, "; no answer yet"), (60.0, "jobs in flight: 0")])
 def test_what_is_waited_for(monkeypatch, still_s, ending):
     """A run whose rows do not come tells what the client last said, and not once one has come."""
     monkeypatch.setattr(progress, "STILL_S", still_s)
@@ -170,10 +170,10 @@ def test_what_is_waited_for(monkeypatch, still_s, ending):
         log.info("no answer\n yet")
         assert telling._line().endswith(ending)
         telling.add([np.ones(2)])
-        assert telling._line().endswith("jobs in flight")
+        assert telling._line().endswith("jobs in flight: 0")
     log.info("said to nobody")
 
-    assert telling._line().endswith("jobs in flight")
+    assert telling._line().endswith("jobs in flight: 0")
 
 
 def test_what_is_waited_for_while_a_run_goes_on(embed, monkeypatch, capsys):

@@ -55,7 +55,8 @@ Several SOURCEs become one output, in the order in which they are given.
 
 Killed at any moment, it goes on when the same command is run again: what is done is kept in OUT.parts.
 Rows that fail, by themselves or by their worker, are left out and listed in OUT.failed.csv
-(photos.parquet.failed.csv, say); --retry-failed tries just those again.
+(photos.parquet.failed.csv, say); --retry-failed tries just those again. A SOURCE in which any
+row, or a picture's file, was changed since OUT was made is refused: --restart, or another OUT.
 
 The id of a row is the file's path, ARCHIVE.tar/MEMBER, the cell of --id-column, or else the line or the cell
 itself (of pictures as bytes: FILE.parquet#ROW). In it, bytes that are no UTF-8 stand as \\udcXX."""
@@ -223,17 +224,20 @@ def _named(sources: Sequence[str]) -> str:
 def _told(order: Order, result: Result) -> Iterator[str]:
     """Yield what is told of a run that is done, line by line."""
     about, failed = result.about, sum(result.failed.values())
-    vectors = f"{result.rows - failed:,} vectors of {about['dim']} {about['dtype']}"
-    yield f"{order.out}: {vectors} for {result.rows:,} rows of {_named(order.sources)}"
+    vectors = f"{_many(result.rows - failed, 'vector')} of {about['dim']} {about['dtype']}"
+    yield f"{order.out}: {vectors} for {_many(result.rows, 'row')} of {_named(order.sources)}"
     if about["fingerprint"] is not None:
         yield f"fingerprint {about['fingerprint']}, model {about['model']}"
     if result.took_s:
         rate = result.embedded_now / result.took_s
-        yield f"{result.embedded_now:,} rows now, in {result.took_s:.1f} s: {rate:.1f} rows/s"
+        yield f"{_many(result.embedded_now, 'row')} now, in {result.took_s:.1f} s: {rate:.1f} rows/s"
     else:
         yield "nothing was left to do"
     if failed:
         codes = ", ".join(f"{code} {count}" for code, count in result.failed.most_common())
         name = order.out.with_name(failures_name(order.out))
-        told = f"they are listed in {name}, and --retry-failed tries them again"
-        yield f"{failed:,} rows failed: {codes}; {told}"
+        yield f"{_many(failed, 'row')} failed: {codes}; listed in {name}, and --retry-failed tries again"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

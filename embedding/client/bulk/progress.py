@@ -96,7 +96,7 @@ class Progress:
         total = "" if self._total is None else f" of {self._total:,}"
         rate = self.done / self.took_s
         rest = "" if self._total is None or not rate else f", {_clock(self._left(rate))} left"
-        jobs = f"{self._window.jobs} jobs in flight"
+        jobs = f"jobs in flight: {self._window.jobs}"
         done = f"{self.skipped + self.done:,}{total} rows, {rate:.1f}/s{rest}"
         return f"{done}; {self.failed} failed; {jobs}{self._waits()}"
 
