@@ -47,6 +47,11 @@ DAMAGED: Final = (
 )  # what Pillow's readers raise
 
 
+def is_web(value: str) -> bool:
+    """Return whether *value* is an http or https URL."""
+    return value[: len("https://")].lower().startswith(WEB)
+
+
 def image_item(image: ImageInput) -> WireItem:
     """Return *image* as an item: a URL or data URI as it is, all else in base64.
 
@@ -54,7 +59,7 @@ def image_item(image: ImageInput) -> WireItem:
     (H, W), (H, W, 1), (H, W, 3) in RGB or (H, W, 4) in RGBA. Raises TypeError or ValueError if it is none of
     these, OSError if the file cannot be read.
     """
-    if isinstance(image, str) and image[: len("https://")].lower().startswith(WEB):
+    if isinstance(image, str) and is_web(image):
         return {"image_url": _unicode(image, "a URL")}
     if isinstance(image, str) and image[: len("data:")].lower() == "data:":
         return {"image_base64": _unicode(image, "a data URI")}

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from embedding.client.inputs import WEB, image_item
+from embedding.client.inputs import image_item, is_web
 
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def row_of_text(value: str, how: As, *, name: str | None = None) -> Row:
     row_id = value if name is None else name
     if not value:
         return Row(row_id, "empty")
-    is_url = value[: len("https://")].lower().startswith(WEB)
+    is_url = is_web(value)
     if how == "text" or (how == "auto" and not is_url):
         return Row(row_id, "text", value, size_bytes=len(as_bytes(value)))
     return Row(row_id, "url", value, size_bytes=len(value)) if is_url else row_of_file(value, row_id)

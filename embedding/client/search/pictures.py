@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 from PIL import Image, ImageOps
 
 from embedding.client.bulk.rows import PICTURES
-from embedding.client.inputs import WEB
+from embedding.client.inputs import is_web
 
 
 if TYPE_CHECKING:
@@ -47,11 +47,6 @@ def thumbnails(ids: Iterable[str], folder: Path) -> dict[str, str]:
         for member, thumbnail in _of_archive(archive, names).items():
             found |= dict.fromkeys(names[member], thumbnail)
     return {name: thumbnail for name, thumbnail in found.items() if thumbnail is not None}
-
-
-def is_web(name: str) -> bool:
-    """Return whether *name* is an http or https URL."""
-    return name[: len("https://")].lower().startswith(WEB)
 
 
 def is_picture(name: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedding.client.inputs import WEB, text_item
+from embedding.client.inputs import is_web, text_item
 from embedding.client.search.found import plain
 from embedding.client.search.store import Unsearchable
 
@@ -87,7 +87,7 @@ def _require_unicode(text: str) -> None:
 
 
 def _require_readable(image: str) -> None:
-    if image.lower().startswith((*WEB, "data:")):
+    if is_web(image) or image[: len("data:")].lower() == "data:":
         return
     try:
         with Path(image).open("rb"):

@@ -12,8 +12,8 @@ import hashlib
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from embedding.client.inputs import is_web
 from embedding.client.search.found import plain
-from embedding.client.search.pictures import is_web
 
 
 if TYPE_CHECKING:
