@@ -141,6 +141,8 @@ class ParquetStore:
         if str(schema.field("id").type) not in ("string", "large_string"):
             raise Unsearchable(f"{self._path}: column id must hold strings, not {schema.field('id').type}")
         kind = schema.field("vector").type
+        if getattr(kind, "list_size", None) == 0:
+            raise _empty(self._path)
         if not hasattr(kind, "list_size") or str(kind.value_type) not in ARROW_FLOATS or kind.list_size < 1:
             raise Unsearchable(
                 f"{self._path}: column vector must be a fixed-size list of float32 or float16, not {kind}"
@@ -199,6 +201,10 @@ def _changed(path: Path) -> Unsearchable:
     return Unsearchable(f"{path} was changed while it was read: search again")
 
 
+def _empty(path: Path) -> Unsearchable:
+    return Unsearchable(f"{path} holds no vector: every row that it was made of has failed")
+
+
 def _stamp(path: Path) -> tuple[int, int, int]:
     """Return what changes where another file takes the place of the one at *path*, or it is written to."""
     status = path.stat()
@@ -225,7 +231,9 @@ def _mapped(path: Path) -> npt.NDArray[Any]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as fault:
         raise Unsearchable(f"{path} cannot be read as an array: {fault}") from None
-    if array.ndim != len("nd") or array.dtype.name not in NUMPY_FLOATS or 0 in array.shape:
+    if 0 in array.shape:
+        raise _empty(path)
+    if array.ndim != len("nd") or array.dtype.name not in NUMPY_FLOATS:
         raise Unsearchable(
             f"{path} must be (n, dim) of float32 or float16, not {array.shape} of {array.dtype.name}"
         )

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embedding.client.bulk.formats import format_of
 from embedding.client.search import store as stores
 from embedding.client.search.store import Origin, Unsearchable, open_store
 from tests.client.search.files import some_vectors, write_npy, write_parquet
@@ -64,13 +65,20 @@ def test_what_is_not_there(tmp_path):
         open_store(tmp_path / "v.parquet")
 
 
-@pytest.mark.parametrize(
-    "array", [np.zeros(3, "f4"), np.zeros((0, 4), "f4"), np.zeros((3, 4), "f8"), np.zeros((3, 4), "i4")]
-)
+@pytest.mark.parametrize("array", [np.zeros(3, "f4"), np.zeros((3, 4), "f8"), np.zeros((3, 4), "i4")])
 def test_arrays(array, tmp_path):
     """An array is (n, dim) of float32 or float16."""
     with pytest.raises(Unsearchable, match=r"must be \(n, dim\) of float32 or float16, not"):
         open_store(write_npy(tmp_path / "v.npy", ["a"], array))
+
+
+@pytest.mark.parametrize("name", ["v.parquet", "v.npy"])
+def test_nothing_but_failures(name, tmp_path):
+    """The output of a run whose rows have all failed is told as such."""
+    about = {"dtype": "float32", "dim": 0, "fingerprint": None, "model": None}
+    format_of(tmp_path / name).write(tmp_path / name, iter(()), 0, about)
+    with pytest.raises(Unsearchable, match="holds no vector: every row"):
+        open_store(tmp_path / name)
 
 
 def test_pickles_are_not_loaded(tmp_path):
