@@ -66,6 +66,19 @@ def test_picture_that_changed_since(here):
         run(here / "o.npy", "f")
 
 
+def test_retry_of_a_picture_that_changed_since(here):
+    """A retry after a picture was put right is refused before it begins, and binds nothing after it."""
+    (here / "f").mkdir()
+    (here / "f" / "a.png").write_bytes(picture(1))
+    (here / "f" / "b.png").write_bytes(b"damaged")
+    run(here / "o.npy", "f", backend=StandIn(failing=("b.png",)))
+    (here / "f" / "b.png").write_bytes(picture(2))
+    for is_retry in (True, False):
+        with pytest.raises(BulkError, match=r"the source has changed since .* was made"):
+            run(here / "o.npy", "f", is_retry=is_retry)
+        assert not (here / "o.npy.parts").exists()
+
+
 def test_stdin_that_changed_since(here, monkeypatch):
     """What comes by stdin is read to its end and compared as well."""
     given = here / "given"

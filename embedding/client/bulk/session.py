@@ -158,10 +158,10 @@ class Session:
         out = self._order.out
         must_be_same(earlier["identity"], self._order.identity(), f"{out} was made")
         check_list(out, earlier)
-        if self._order.is_retry and earlier["failed"]:
-            return True
-        check_source(out, earlier, rows_of(self._order.sources, self._reading), self._folder.parts)
-        return False
+        is_retry = self._order.is_retry and earlier["failed"] > 0
+        if not is_retry or STDIN not in self._order.sources:  # which the retry itself reads, once
+            check_source(out, earlier, rows_of(self._order.sources, self._reading), self._folder.parts)
+        return is_retry
 
     def _save(self) -> None:
         with writing(self._folder.path):
