@@ -300,6 +300,7 @@ class TestStop:
             wait_started(worker, *running)
             worker.terminate()
             worker.wait_log("SIGTERM: taking no more jobs, finishing 3.")
+            time.sleep(0.3)  # until the platform hears that the poll was given up
             late = platform.submit({})
 
             assert {result.status for result in platform.wait_all(running)} == {"COMPLETED"}
