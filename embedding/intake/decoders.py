@@ -1,9 +1,8 @@
 """Pictures decoded by processes, for a caller that has many: threads would wait for one interpreter's lock.
 
-A picture of 96 pixels takes a thread twice the time that it takes alone, most of it under that lock. The
-processes are forked from one that has torch imported (`prepare` starts it), so that each takes few megabytes
-of its own. They end with the process that made them, however that ends, and leave Ctrl-C to it from their
-first moment, when they still import.
+Small pictures spend much of their decoding under that lock. The processes are forked from one that has torch
+imported (`prepare` starts it), and share its memory. They end with the process that made them, however that
+ends, and leave Ctrl-C to it from their first moment, when they still import.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """When a job in the queue should be done: by its number, and when those sent before it were.
 
-A question costs a core 1.5 ms, and a job of a long queue that is asked after as a lone one is, every two
-seconds, is asked five times. Jobs end about in the order in which they were sent, so that a line through the
-ends of the last ones tells when a later one should be done. Those ends are the platform's (`delayTime` and
-`executionTime`), not when they were heard of: a job that was asked late would delay the next question too.
+A question is a request of its own, and a job of a long queue that is asked after as a lone one is, every two
+seconds, is mostly asked in vain. Jobs end about in the order in which they were sent, so that a line through
+the ends of the last ones tells when a later one should be done. Those ends are the platform's, by its
+`delayTime` and `executionTime`, not when they were heard of: a job asked late would delay the next question.
 Whoever waits looks at the line again meanwhile, since jobs that end sooner or later than before move it.
 """
 

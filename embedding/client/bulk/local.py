@@ -2,7 +2,7 @@
 
 Other processes decode a job's pictures (`intake.decoders`), this one hands them to the engine together, and
 the event loop waits for their vectors: no JSON and no base64 in between. What a stranger's picture may cost
-is bounded as in the worker, its memory twice as high.
+is bounded as in the worker, its memory at most about twice as high.
 """
 
 from __future__ import annotations
