@@ -7,14 +7,12 @@ import csv
 import numpy as np
 import pytest
 
-from embedding.client.bulk.errors import BulkError
+from embedding.client.bulk.digests import Digests
 from embedding.client.bulk.failures import FailureWriter, read_failures
 from embedding.client.bulk.folder import RunFolder
 from embedding.client.bulk.formats import format_of
 from embedding.client.bulk.merge import Made, publish
 from embedding.client.bulk.parts import Failure, OpenPart
-from embedding.client.bulk.rows import row_of_text
-from embedding.client.bulk.walk import _Picker
 from embedding.client.errors import ItemError
 
 
@@ -44,12 +42,12 @@ STORED = [*((row_id, row_id) for row_id in IDS), *NOT_UNICODE]
 def published(out):
     """Publish one part of rows with all ids, of which every one has a vector once, and failed once."""
     about = {"identity": {}, "source_digest": "", "made_by": None, "fingerprint": "\ud800", "model": None}
-    part = OpenPart(digest="d")
+    part = OpenPart(digests=Digests("now", "before"))
     for number, (row_id, _) in enumerate(STORED):
-        part.ids |= {2 * number: row_id, 2 * number + 1: row_id}
+        part.rows |= {2 * number: (row_id, ""), 2 * number + 1: (row_id, "1 2")}
         part.outcomes |= {2 * number: np.ones(2), 2 * number + 1: ItemError(0, "CODE\ud800", row_id)}
     with RunFolder(out) as folder:
-        folder.parts.write(0, part.closed("float32"), "d")
+        folder.parts.write(0, part.closed("float32"), part.digests)
         made = Made(2 * len(STORED), 4096, about | {"dim": 2, "dtype": "float32"})
         publish(folder, format_of(out), made, is_retry=False)
 
@@ -66,7 +64,7 @@ def test_what_is_stored(tmp_path, suffix):
     assert ids == (expected if suffix == "parquet" else [" ".join(each.splitlines()) for each in expected])
     assert [failure.id for failure in listed] == expected
     assert [failure.message for failure in listed] == expected
-    assert {failure.code for failure in listed} == {r"CODE\ud800"}
+    assert {(failure.code, failure.stamp) for failure in listed} == {(r"CODE\ud800", "1 2")}
 
 
 def test_long_ids(tmp_path):
@@ -82,13 +80,3 @@ def test_long_ids(tmp_path):
         csv.field_size_limit(100)
 
     assert read == failures
-
-
-@pytest.mark.parametrize(("row_id", "stored"), [("plain", "plain"), *NOT_UNICODE])
-def test_walk_knows_them_again(row_id, stored):
-    """A retry compares what the list holds with what it would hold of the row."""
-    row = row_of_text("text", "text", name=row_id)
-
-    assert _Picker(iter([(0, stored)])).wants(0, row)
-    with pytest.raises(BulkError, match="the source has changed"):
-        _Picker(iter([(0, "another")])).wants(0, row)

@@ -28,7 +28,7 @@ ODD = os.fsdecode(b"\xff\xfe.png")
 class NothingDone:
     """No part is written."""
 
-    def digest(self, _part):
+    def digests(self, _part):
         return None
 
     def count(self):
@@ -46,7 +46,7 @@ def digest_of(rows):
     """Return the digest that a walk over *rows* makes."""
     walk = Walk(rows, NothingDone(), 3, 2, 1 << 20)
     list(walk)
-    return walk.digest
+    return walk.digests.now
 
 
 def test_a_name_that_is_not_utf8(here):

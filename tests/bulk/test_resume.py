@@ -302,12 +302,12 @@ def test_done_is_done(tmp_path, source):
 
 
 def test_failed_items_are_listed(tmp_path, source):
-    """Rows that failed are absent from the output, and listed with row, id, code and message."""
+    """Rows that failed are absent from the output, and listed with row, id, code, message and stamp."""
     out = tmp_path / "out.parquet"
     run(out, source, backend=StandIn(failing=("7", "t 20")), part_rows=5)
 
     assert [tuple(failure.values()) for failure in failures(out)] == [
-        (str(row), f"text {row}", "DECODE_ERROR", "made to fail") for row in (7, 17, 20)
+        (str(row), f"text {row}", "DECODE_ERROR", "made to fail", "") for row in (7, 17, 20)
     ]
     assert table(out)[0] == [text for i, text in enumerate(TEXTS) if i not in (7, 17, 20)]
 

@@ -55,8 +55,9 @@ Several SOURCEs become one output, in the order in which they are given.
 
 Killed at any moment, it goes on when the same command is run again: what is done is kept in OUT.parts.
 Rows that fail, by themselves or by their worker, are left out and listed in OUT.failed.csv
-(photos.parquet.failed.csv, say); --retry-failed tries just those again. A SOURCE in which any
-row, or a picture's file, was changed since OUT was made is refused: --restart, or another OUT.
+(photos.parquet.failed.csv, say); --retry-failed tries just those again, also where their
+files were put right meanwhile. A SOURCE in which anything else was changed since OUT was made is refused:
+--restart, or another OUT.
 
 The id of a row is the file's path, ARCHIVE.tar/MEMBER, the cell of --id-column, or else the line or the cell
 itself (of pictures as bytes: FILE.parquet#ROW). In it, bytes that are no UTF-8 stand as \\udcXX."""

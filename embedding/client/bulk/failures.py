@@ -1,4 +1,6 @@
-"""The file of failed items: row, id, code, message, in the order of the source; to read, and to retry.
+"""The file of failed items, in the order of the source: to read, and to retry.
+
+`stamp` tells a file as it was when it failed, by size and time, so that one put right since is still its row.
 
 An output counts its failures and keeps a digest of their rows, so that a list that was edited cannot put
 vectors into wrong places.
@@ -10,6 +12,7 @@ import csv
 import hashlib
 import os
 import sys
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Final, Self
 
 from embedding.client.bulk.errors import BulkError
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-HEADER: Final = ["row", "id", "code", "message"]
+HEADER: Final = ["row", "id", "code", "message", "stamp"]
 
 
 def read_failures(path: Path) -> Iterator[Failure]:
@@ -32,8 +35,8 @@ def read_failures(path: Path) -> Iterator[Failure]:
             if next(reader, None) != HEADER:
                 raise BulkError(f"{path} is no list of failed items: its columns are {', '.join(HEADER)}")
             while (cells := _next(reader)) is not None:
-                row, row_id, code, message = cells
-                yield Failure(int(row), row_id, code, message)
+                row, row_id, code, message, stamp = cells
+                yield Failure(int(row), row_id, code, message, stamp)
     except FileNotFoundError:
         told = f"{path} is not there, which lists what failed: put it back, or --restart makes all anew"
         raise BulkError(told) from None
@@ -60,7 +63,7 @@ class FailureWriter:
 
     def write(self, failure: Failure) -> None:
         """Add *failure*."""
-        self._csv.writerow([failure.row, failure.id, failure.code, failure.message])
+        self._csv.writerow(astuple(failure))
         self._digest.update(failure.row.to_bytes(8, "little"))
         self.count += 1
 

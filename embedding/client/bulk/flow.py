@@ -99,12 +99,12 @@ class Flow:
     def _note(self, taken: Taken) -> None:
         for number, row in taken.rows:
             part = self._open.setdefault(number // self.part_rows, OpenPart())
-            part.ids[number] = row.id
+            part.rows[number] = (row.id, row.stamp)
         self._open_rows += len(taken.rows)
         self.watcher.skip(taken.skipped)
-        for number, digest in taken.passed:
+        for number, digests in taken.passed:
             if number in self._open:
-                self._open[number].digest = digest
+                self._open[number].digests = digests
 
     async def _room(self, taken: Taken) -> None:
         """Wait until the job may start."""
@@ -148,7 +148,8 @@ class Flow:
             self._breaker.note_part(number, part.outcomes.values())
             with writing("the next part"):
                 await asyncio.to_thread(self._write, number, part)
-            self._open_rows -= len(part.ids)
+            self._open_rows -= len(part.rows)
 
     def _write(self, number: int, part: OpenPart) -> None:
-        self.parts.write(number, part.closed(self.dtype), str(part.digest))
+        assert part.digests is not None  # it is whole
+        self.parts.write(number, part.closed(self.dtype), part.digests)

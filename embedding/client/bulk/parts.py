@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from embedding.client.bulk.arrow import arrow, parquet
+from embedding.client.bulk.digests import Digests
 from embedding.client.bulk.errors import BulkError
 from embedding.client.bulk.text import storable
 from embedding.client.errors import ItemError
@@ -26,18 +27,20 @@ if TYPE_CHECKING:
     Outcome = npt.NDArray[np.float32] | ItemError
     Vectors = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
-DIGEST: Final = b"digest"
+NOW: Final = b"digest"
+BEFORE: Final = b"digest_before"
 NUMBER_DIGITS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row without a vector, and why."""
+    """A row without a vector, and why; *stamp* is the row's own, of when it failed."""
 
     row: int
     id: str
     code: str
     message: str
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +55,23 @@ class Part:
 
 @dataclass(slots=True)
 class OpenPart:
-    """A part whose rows are under way. *digest* is known once the walk has passed it."""
+    """A part whose rows are under way, by id and stamp. *digests* are known once the walk has passed it."""
 
-    ids: dict[int, str] = field(default_factory=dict)
+    rows: dict[int, tuple[str, str]] = field(default_factory=dict)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
-    digest: str | None = None
+    digests: Digests | None = None
 
     def is_whole(self) -> bool:
         """Return whether every row that will come has its outcome."""
-        return self.digest is not None and len(self.outcomes) == len(self.ids)
+        return self.digests is not None and len(self.outcomes) == len(self.rows)
 
     def closed(self, dtype: str) -> Part:
         """Return it with its rows in order, vectors of *dtype*, and text that is Unicode."""
         rows, ids, failures, vectors = [], [], [], []
-        for row, row_id in sorted(self.ids.items()):
+        for row, (row_id, stamp) in sorted(self.rows.items()):
             outcome = self.outcomes[row]
             if isinstance(outcome, ItemError):
-                told = map(storable, (row_id, outcome.code, outcome.message))
+                told = map(storable, (row_id, outcome.code, outcome.message, stamp))
                 failures.append(Failure(row, *told))
             else:
                 rows.append(row)
@@ -96,24 +99,24 @@ class Parts:
         """Return one more than the number of the last part."""
         return max(self.numbers(), default=-1) + 1
 
-    def digest(self, part: int) -> str | None:
-        """Return the digest of the rows of *part*; None if it is not there, or damaged: then it goes."""
+    def digests(self, part: int) -> Digests | None:
+        """Return the digests of the rows of *part*; None if it is not there, or damaged: then it goes."""
         path = self.path(part)
         if not path.exists():
             return None
         try:
-            digest = parquet().read_schema(path).metadata[DIGEST].decode()
+            metadata = parquet().read_schema(path).metadata
+            return Digests(metadata[NOW].decode(), metadata[BEFORE].decode())
         except (arrow().ArrowException, OSError, KeyError, TypeError):
             self.drop(part)
             return None
-        return str(digest)
 
-    def write(self, number: int, part: Part, digest: str) -> None:
+    def write(self, number: int, part: Part, digests: Digests) -> None:
         """Write *part*, durably. Raises OSError."""
         path = self.path(number)
         temporary = path.with_suffix(".tmp")
         with temporary.open("wb") as file:
-            parquet().write_table(_table(part, digest), file, compression="NONE", use_dictionary=False)
+            parquet().write_table(_table(part, digests), file, compression="NONE", use_dictionary=False)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -125,7 +128,7 @@ class Parts:
 
     def failures(self, number: int) -> list[Failure]:
         """Return the rows of a part that have no vector. Raises BulkError as `read` does."""
-        table = self._table(number, ["row", "id", "code", "message"])
+        table = self._table(number, ["row", "id", "code", "message", "stamp"])
         columns = [column.to_pylist() for column in table.columns]
         return [Failure(*row) for row in zip(*columns, strict=True) if row[2] is not None]
 
@@ -144,21 +147,23 @@ class Parts:
             raise BulkError(told) from fault
 
 
-def _table(part: Part, digest: str) -> Any:
+def _table(part: Part, digests: Digests) -> Any:
     pa = arrow()
     failed, good = part.failures, len(part.rows)
     dim = max(1, part.vectors.shape[1])  # lists of no numbers cannot be read again
     padded = np.zeros((good + len(failed), dim), part.vectors.dtype)
     padded[:good] = part.vectors if good else 0
-    names = ["row", "id", "vector", "code", "message"]
+    names = ["row", "id", "vector", "code", "message", "stamp"]
     columns = [
         pa.array([*part.rows, *(failure.row for failure in failed)], pa.int64()),
         pa.array([*part.ids, *(failure.id for failure in failed)], pa.string()),
         as_column(padded),
         pa.array([*[None] * good, *(failure.code for failure in failed)], pa.string()),
         pa.array([*[None] * good, *(failure.message for failure in failed)], pa.string()),
+        pa.array([*[None] * good, *(failure.stamp for failure in failed)], pa.string()),
     ]
-    return pa.table(columns, names).replace_schema_metadata({DIGEST: digest})
+    metadata = {NOW: digests.now, BEFORE: digests.before}
+    return pa.table(columns, names).replace_schema_metadata(metadata)
 
 
 def as_column(vectors: Vectors) -> Any:

@@ -12,29 +12,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 from embedding.client.bulk.arrow import parquet
 from embedding.client.bulk.errors import BulkError, writing
-from embedding.client.bulk.failures import read_failures
-from embedding.client.bulk.flow import Flow
-from embedding.client.bulk.formats import failures_name, format_of
-from embedding.client.bulk.merge import Made, publish
-from embedding.client.bulk.sources import STDIN, Reading, check, count_rows, rows_of
-from embedding.client.bulk.there import (
+from embedding.client.bulk.existing import (
     check_list,
     check_source,
+    listed,
     must_be_files,
     must_be_ours,
     must_be_same,
+    must_be_source_of,
     output_of,
     own_paths,
 )
-from embedding.client.bulk.walk import CHANGED, Walk
+from embedding.client.bulk.flow import Flow
+from embedding.client.bulk.formats import format_of
+from embedding.client.bulk.merge import Made, publish
+from embedding.client.bulk.sources import STDIN, Reading, check, count_rows, rows_of
+from embedding.client.bulk.walk import Walk
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from embedding.client.bulk.folder import Model, RunFolder
-    from embedding.client.bulk.parts import Failure
     from embedding.client.bulk.progress import Progress
 
 PART_ROWS: Final = 4096
@@ -152,6 +152,8 @@ class Session:
         if earlier is None or earlier["failures_digest"] != run["of"]:
             raise BulkError(f"{out} is not what this retry was begun with: put that back, or --restart")
         check_list(out, earlier)
+        if STDIN not in self._order.sources:
+            self._check_source(earlier)
 
     def _may_follow(self, earlier: dict[str, Any]) -> bool:
         """Return whether a retry may follow the output that is there; False if it is just what is wanted."""
@@ -160,8 +162,21 @@ class Session:
         check_list(out, earlier)
         is_retry = self._order.is_retry and earlier["failed"] > 0
         if not is_retry or STDIN not in self._order.sources:  # which the retry itself reads, once
-            check_source(out, earlier, rows_of(self._order.sources, self._reading), self._folder.parts)
+            self._check_source(earlier)
         return is_retry
+
+    def _check_source(self, earlier: dict[str, Any]) -> None:
+        rows = rows_of(self._order.sources, self._reading)
+        check_source(self._order.out, earlier, rows, self._folder.parts)
+
+    def _must_be_source(self, walk: Walk, earlier: dict[str, Any]) -> None:
+        """Raise BulkError, and drop the retry, unless *walk* went over what *earlier* was made of."""
+        try:
+            must_be_source_of(self._order.out, earlier, walk)
+        except BulkError:
+            with writing(self._folder.path):
+                self._folder.clear()
+            raise
 
     def _save(self) -> None:
         with writing(self._folder.path):
@@ -173,14 +188,14 @@ class Session:
 
     def _left(self, took_s: float, embedded: int) -> Result:
         about = self._formats.about(self._order.out) or {}
-        failed = Counter(failure.code for failure in self._listed()) if about["failed"] else Counter()
+        failed = Counter(failure.code for failure in listed(self._order.out, about))
         return Result(about, failed, took_s, embedded)
 
     def run(self, backend: Any, progress: Progress) -> Result:
         """Embed what is missing and make the output. Raises a ClientError; what is done is kept then."""
         order = self._order
         self._save()
-        only = ((failure.row, failure.id) for failure in self._listed()) if order.is_retry else None
+        earlier = self._earlier or {}
         over = threading.Event()  # a walk in a thread ends by it, since nothing else ends a thread
         walk = Walk(
             takewhile(lambda _: not over.is_set(), rows_of(order.sources, self._reading)),
@@ -188,20 +203,19 @@ class Session:
             order.part_rows,
             backend.max_items,
             backend.max_bytes,
-            only,
+            listed(order.out, earlier) if order.is_retry else None,
         )
         flow = Flow(walk, backend, self._folder.parts, order.part_rows, order.dtype, progress, self._meet)
         try:
             asyncio.run(_run(flow, backend, progress, over))
         finally:
             flow.drop_doubtful()
-        earlier = self._earlier or {}
-        if order.is_retry and earlier.get("source_digest") != walk.digest:
-            raise BulkError(CHANGED.format(where="between the output and this retry"))
+        if order.is_retry:
+            self._must_be_source(walk, earlier)
         made_by = self._run["made_by"] or {}
         about = {
             "identity": order.identity(),
-            "source_digest": walk.digest,
+            "source_digest": walk.digests.now,
             "made_by": self._run["made_by"],
             "fingerprint": made_by.get("fingerprint"),
             "model": made_by.get("model"),
@@ -212,9 +226,6 @@ class Session:
             self._folder, self._formats, Made(walk.count, order.part_rows, about), is_retry=order.is_retry
         )
         return self._left(progress.took_s, progress.done)
-
-    def _listed(self) -> Iterator[Failure]:
-        return read_failures(self._order.out.with_name(failures_name(self._order.out)))
 
     def _meet(self, model: Model, dim: int) -> None:
         """Keep what made the first vector, or hold it against what made those that are there."""

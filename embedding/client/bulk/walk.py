@@ -9,20 +9,19 @@ reads names, lines and headers, no pictures: those of rows that are wanted are r
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from embedding.client.bulk.digests import Digests, RunningDigests
 from embedding.client.bulk.errors import BulkError
-from embedding.client.bulk.rows import as_bytes
-from embedding.client.bulk.text import storable
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from embedding.client.bulk.parts import Failure
     from embedding.client.bulk.rows import Row
 
     Numbered = list[tuple[int, Row]]
@@ -39,8 +38,8 @@ LAST_S: Final = (
 class Done(Protocol):
     """What is known of parts that are written."""
 
-    def digest(self, part: int) -> str | None:
-        """Return the digest of the rows of *part*, None where it is not written."""
+    def digests(self, part: int) -> Digests | None:
+        """Return the digests of the rows of *part*, None where it is not written."""
 
     def count(self) -> int:
         """Return one more than the number of the last part written."""
@@ -51,7 +50,7 @@ class Taken:
     """What the walk brought: a job's rows, parts passed since with their digests, rows done before."""
 
     rows: Numbered = field(default_factory=list)
-    passed: list[tuple[int, str]] = field(default_factory=list)
+    passed: list[tuple[int, Digests]] = field(default_factory=list)
     wire_bytes: int = 0
     skipped: int = 0
 
@@ -60,8 +59,8 @@ class Taken:
 class Walk:
     """Yields what is wanted of *rows* in jobs of at most *max_items* and *max_bytes*.
 
-    *only* are the numbers of the rows to retry with their ids, ascending; None wants every row. Once it has
-    ended, `count` is the number of rows and `digest` that of the whole source.
+    *only* are the rows to retry, ascending; None wants every row. Once it has ended, `count` is the number of
+    rows, and `digests` are those of the whole source.
     """
 
     rows: Iterable[Row]
@@ -69,49 +68,47 @@ class Walk:
     part_rows: int
     max_items: int
     max_bytes: int
-    only: Iterator[tuple[int, str]] | None = None
+    only: Iterator[Failure] | None = None
     count: int = 0
-    digest: str = ""
+    digests: Digests = field(default_factory=lambda: Digests("", ""))
 
     def __iter__(self) -> Iterator[Taken]:
         """Walk. Raises BulkError if the source has changed, cannot be read, or is empty."""
-        taken = Taken()
-        whole, of_part = hashlib.sha256(), hashlib.sha256()
-        written: str | None = None
-        picker = _Picker(self.only)
+        taken, failures, digests = Taken(), _Failures(self.only), RunningDigests()
+        part, written = 0, None
         for number, row in enumerate(self.rows):
             part, place = divmod(number, self.part_rows)
             if place == 0:
-                written, of_part = self.done.digest(part), hashlib.sha256()
-            _digest(of_part, row)
+                written = self.done.digests(part)
+            failure = failures.of(number)
+            digests.add(row, failure)
             self.count = number + 1
-            if written is None and picker.wants(number, row):
+            if written is not None:
+                taken.skipped += 1
+            elif self.only is None or failure is not None:
                 if self._is_full(taken, row):
                     yield taken
                     taken = Taken()
                 taken.rows.append((number, row))
                 taken.wire_bytes += row.wire_bytes()
-            elif written is not None:
-                taken.skipped += 1
             if place == self.part_rows - 1:
-                whole.update(self._passed(taken, part, of_part.hexdigest(), written))
+                self._pass(taken, part, digests.end_part(written), written)
         if self.count % self.part_rows:
-            whole.update(self._passed(taken, self.count // self.part_rows, of_part.hexdigest(), written))
+            self._pass(taken, part, digests.end_part(written), written)
         self._check_end()
-        self.digest = whole.hexdigest()
+        self.digests = digests.whole()
         yield taken
 
     def _is_full(self, taken: Taken, row: Row) -> bool:
         fits = taken.wire_bytes + row.wire_bytes() <= self.max_bytes
         return len(taken.rows) == self.max_items or (bool(taken.rows) and not fits)
 
-    def _passed(self, taken: Taken, part: int, digest: str, written: str | None) -> bytes:
+    def _pass(self, taken: Taken, part: int, digests: Digests, written: Digests | None) -> None:
         if written is None:
-            taken.passed.append((part, digest))
-        elif written != digest:
+            taken.passed.append((part, digests))
+        elif written.before != digests.before:
             first = part * self.part_rows
             raise BulkError(CHANGED.format(where=f"among rows {first} to {first + self.part_rows - 1}"))
-        return digest.encode()
 
     def _check_end(self) -> None:
         if self.count == 0:
@@ -120,26 +117,20 @@ class Walk:
             raise BulkError(CHANGED.format(where=f"it has {self.count} rows, fewer than before"))
 
 
-@dataclass(slots=True)
-class _Picker:
-    """Wants every row, or those of *only* alone."""
+class _Failures:
+    """Those of *failures* that belong to the rows that go by."""
 
-    only: Iterator[tuple[int, str]] | None
-    next: tuple[int, str] | None = None
+    def __init__(self, failures: Iterator[Failure] | None) -> None:
+        self._failures = failures or iter(())
+        self._next = next(self._failures, None)
 
-    def __post_init__(self) -> None:
-        self.next = next(self.only, None) if self.only is not None else None
-
-    def wants(self, number: int, row: Row) -> bool:
-        if self.only is None:
-            return True
-        while self.next is not None and self.next[0] < number:
-            self.next = next(self.only, None)
-        if self.next is None or self.next[0] != number:
-            return False
-        if self.next[1] != storable(row.id):
-            raise BulkError(CHANGED.format(where=f"row {number} was {self.next[1]}"))
-        return True
+    def of(self, number: int) -> Failure | None:
+        """Return how row *number* failed; None if it has not. Numbers ascend."""
+        failure = self._next
+        if failure is None or failure.row != number:
+            return None
+        self._next = next(self._failures, None)
+        return failure
 
 
 async def next_of(walk: Iterator[Taken]) -> Taken | None:
@@ -163,10 +154,3 @@ async def next_of(walk: Iterator[Taken]) -> Taken | None:
     except asyncio.CancelledError:
         thread.join(LAST_S)
         raise
-
-
-def _digest(into: hashlib._Hash, row: Row) -> None:
-    value = row.value if isinstance(row.value, bytes) else as_bytes(row.value)
-    for piece in (as_bytes(row.id), row.kind.encode(), value, row.stamp.encode()):
-        into.update(len(piece).to_bytes(8, "little"))
-        into.update(piece)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedding.client.bulk.errors import BulkError
-from embedding.client.bulk.failures import check_failures
+from embedding.client.bulk.failures import check_failures, read_failures
 from embedding.client.bulk.folder import folder_name
 from embedding.client.bulk.formats import failures_name
 from embedding.client.bulk.walk import Walk
@@ -13,10 +13,11 @@ from embedding.client.errors import TOLD_CHARS
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from embedding.client.bulk.formats import Format
+    from embedding.client.bulk.parts import Failure
     from embedding.client.bulk.rows import Row
     from embedding.client.bulk.walk import Done
 
@@ -68,12 +69,22 @@ def check_list(out: Path, about: dict[str, Any]) -> None:
         check_failures(path, count=about["failed"], digest=about["failures_digest"])
 
 
-def check_source(out: Path, about: dict[str, Any], rows: Iterable[Row], none_done: Done) -> None:
-    """Raise BulkError unless *rows*, those of the source, are the ones that *out* was made of."""
-    walk = Walk(rows, none_done, about["identity"]["part_rows"], 1, 1, iter(()))
+def listed(out: Path, about: dict[str, Any]) -> Iterator[Failure]:
+    """Yield the failed rows of *out*, which says *about* of itself. Raises BulkError without their list."""
+    return read_failures(out.with_name(failures_name(out))) if about["failed"] else iter(())
+
+
+def check_source(out: Path, about: dict[str, Any], rows: Iterable[Row], done: Done) -> None:
+    """Raise BulkError unless *out* was made of *rows*, the source's; files that failed may be others now."""
+    walk = Walk(rows, done, about["identity"]["part_rows"], 1, 1, listed(out, about))
     for _ in walk:
         pass
-    if (walk.count, walk.digest) != (about["rows"], about["source_digest"]):
+    must_be_source_of(out, about, walk)
+
+
+def must_be_source_of(out: Path, about: dict[str, Any], walk: Walk) -> None:
+    """Raise BulkError unless *walk* has gone over the source that *out* was made of."""
+    if (walk.count, walk.digests.before) != (about["rows"], about["source_digest"]):
         told = f"it has {walk.count} rows, and had {about['rows']}"
         if walk.count == about["rows"]:
             told = "some of its rows are others"

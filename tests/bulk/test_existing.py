@@ -66,17 +66,119 @@ def test_picture_that_changed_since(here):
         run(here / "o.npy", "f")
 
 
-def test_retry_of_a_picture_that_changed_since(here):
-    """A retry after a picture was put right is refused before it begins, and binds nothing after it."""
-    (here / "f").mkdir()
-    (here / "f" / "a.png").write_bytes(picture(1))
-    (here / "f" / "b.png").write_bytes(b"damaged")
-    run(here / "o.npy", "f", backend=StandIn(failing=("b.png",)))
-    (here / "f" / "b.png").write_bytes(picture(2))
-    for is_retry in (True, False):
-        with pytest.raises(BulkError, match=r"the source has changed since .* was made"):
-            run(here / "o.npy", "f", is_retry=is_retry)
-        assert not (here / "o.npy.parts").exists()
+class TestPicturePutRight:
+    """A picture that failed may be another one now: the source is held against what it was when it failed."""
+
+    BROKEN = ("b.png", "d.png")
+
+    @pytest.fixture
+    def out(self, here):
+        """Return an output of six pictures, a to f, of which two failed."""
+        (here / "f").mkdir()
+        for number, name in enumerate("abcdef"):
+            (here / "f" / f"{name}.png").write_bytes(picture(number))
+        out = here / "o.parquet"
+        run(out, "f", backend=StandIn(failing=self.BROKEN), part_rows=2)
+        return out
+
+    def put_right(self, here, *names):
+        for name in names:
+            (here / "f" / f"{name}.png").write_bytes(picture(ord(name)) + b"longer than before")
+
+    def whole(self, here):
+        run(here / "whole.parquet", "f")
+        return table(here / "whole.parquet")
+
+    def test_retried(self, here, out):
+        """A retry gives it its vector, and the output is that of the source as it is now."""
+        self.put_right(here, "b", "d")
+        result, backend = run(out, "f", is_retry=True, part_rows=2)
+        again, idle = run(out, "f", part_rows=2)
+
+        assert sorted(backend.seen) == ["f/b.png", "f/d.png"]
+        assert (result.failed, again.failed, idle.seen) == ({}, {}, [])
+        ids, vectors = self.whole(here)
+        assert (table(out)[0], table(out)[1].tolist()) == (ids, vectors.tolist())
+
+    def test_not_retried(self, here, out):
+        """Without a retry the output stands as it is, and its failures are told."""
+        self.put_right(here, "b")
+        result, backend = run(out, "f", part_rows=2)
+
+        assert (sum(result.failed.values()), backend.seen) == (2, [])
+
+    def test_one_by_one(self, here, out):
+        """One that fails once more may be put right once more; each retry holds on to what it made."""
+        self.put_right(here, "b")
+        run(out, "f", backend=StandIn(failing=("d.png",)), is_retry=True, part_rows=2)
+        self.put_right(here, "d")
+        run(out, "f", backend=StandIn(failing=("d.png",)), is_retry=True, part_rows=2)
+        (here / "f" / "d.png").write_bytes(picture(99))
+        run(out, "f", is_retry=True, part_rows=2)
+
+        assert table(out)[1].tolist() == self.whole(here)[1].tolist()
+
+    def test_put_right_while_a_retry_was_killed(self, here, out):
+        """A retry goes on where another picture was put right meanwhile."""
+        self.put_right(here, "b")
+        gone = StandIn(ends_after=2, max_items=1, fault=Unreachable("gone"))
+        with pytest.raises(Unreachable):
+            run(out, "f", backend=gone, is_retry=True, part_rows=2)
+        self.put_right(here, "d")
+        run(out, "f", is_retry=True, part_rows=2)
+
+        assert table(out)[1].tolist() == self.whole(here)[1].tolist()
+
+    def test_changed_after_its_retry(self, here, out):
+        """A picture that was changed after a killed retry gave it its vector is a changed source."""
+        self.put_right(here, "b", "d")
+        gone = StandIn(ends_after=2, max_items=1, fault=Unreachable("gone"))
+        with pytest.raises(Unreachable):
+            run(out, "f", backend=gone, is_retry=True, part_rows=2)
+        assert RunFolder(out).parts.numbers() == [0]
+        (here / "f" / "b.png").write_bytes(picture(99))
+        run(out, "f", is_retry=True, part_rows=2)
+        with pytest.raises(BulkError, match="some of its rows are others"):
+            run(out, "f", part_rows=2)
+
+    @pytest.mark.parametrize("is_retry", [True, False])
+    def test_another_changed_too(self, here, out, is_retry):
+        """A change of a picture that has its vector is refused before anything is embedded."""
+        self.put_right(here, "b", "c")
+        backend = StandIn()
+        with pytest.raises(BulkError, match=r"the source has changed since .* \(some of its rows are others"):
+            run(out, "f", backend=backend, is_retry=is_retry, part_rows=2)
+
+        assert backend.seen == []
+        assert not RunFolder(out).path.exists()
+
+    def test_came_since(self, here):
+        """A listed file that was not there is embedded by a retry once it is."""
+        (here / "list.txt").write_text("1.png\n2.png\n")
+        (here / "1.png").write_bytes(picture(1))
+        run(here / "o.npy", "list.txt", how="image", backend=StandIn(failing=("2.png",)))
+        (here / "2.png").write_bytes(picture(2))
+        result, _ = run(here / "o.npy", "list.txt", how="image", is_retry=True)
+
+        assert (result.rows, result.failed) == (2, {})
+
+
+def test_retry_of_another_stdin(here, monkeypatch):
+    """A retry that reads another source by stdin, which is known at its end, leaves nothing behind."""
+    given = here / "given"
+    for text, more, told in (
+        ("one\ntwo\n", {"backend": StandIn(failing=("two",))}, None),
+        ("one\n2\n", {"is_retry": True}, "some of its rows are others"),
+        ("one\n", {"is_retry": True}, "it has 1 rows, and had 2"),
+        ("one\ntwo\n", {"is_retry": True}, None),
+    ):
+        given.write_text(text)
+        with given.open() as stdin, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", stdin)
+            with pytest.raises(BulkError, match=told) if told else nullcontext():
+                run(here / "o.npy", "-", part_rows=1, **more)
+
+    assert (here / "o.ids.txt").read_text() == "one\ntwo\n"
 
 
 def test_stdin_that_changed_since(here, monkeypatch):
