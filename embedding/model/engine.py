@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from embedding.errors import InferenceError, Overloaded
-from embedding.model.cores import forward_size, lane_threads
+from embedding.model.cores import ForwardLimit, forward_size, lane_threads
 
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ Kind = Literal["image", "text"]
 
 MAX_FORWARD_ITEMS: Final = 64
 ALONE_ITEMS: Final = 4  # so many run with all cores, if no more are coming
-MAX_LANE_THREAD_ITEMS: Final = 16  # in one forward for each thread; more are no faster, and need more memory
+MAX_LANE_THREAD_ITEMS: Final = 16  # a thread, of a slow model; more are no faster, and need more memory
 MAX_FORWARD_S: Final = 90.0  # less than a job's 120, so that the first to time out tells of it
 MAX_WAITING_ITEMS: Final = 1024  # decoded pictures of 150 KB, so 154 MB at 224 pixels
 
@@ -101,6 +101,7 @@ class Engine(Generic[E]):
         load: Callable[[], E],
         *,
         max_forward_items: int = MAX_FORWARD_ITEMS,
+        slow_forward_items: int | None = None,
         max_waiting: int = MAX_WAITING_ITEMS,
         max_forward_s: float = MAX_FORWARD_S,
         cpu_threads: int = 1,
@@ -108,7 +109,8 @@ class Engine(Generic[E]):
     ) -> None:
         """Start the lanes, 1 or 2; the first runs *load*.
 
-        *max_forward_items* items run in one forward at most; *max_waiting* wait at most, one more is refused.
+        *max_forward_items* items run in one forward at most, of a slow model *slow_forward_items* if given;
+        *max_waiting* wait at most, one more is refused.
         A forward that has not returned after *max_forward_s* counts as a device that hangs.
         *cpu_threads* are torch's in all lanes together; see `leave_cpu_to_the_engine`.
         """
@@ -116,7 +118,7 @@ class Engine(Generic[E]):
         self.max_waiting = max_waiting
         self._load = load
         self._cpu_threads = cpu_threads
-        self._max_forward_items = max_forward_items
+        self._limit = ForwardLimit(slow_forward_items or max_forward_items, max_forward_items)
         self._max_forward_s = max_forward_s
         self._waiting: dict[Kind, deque[_Work]] = {"image": deque(), "text": deque()}
         self._changed = threading.Condition()
@@ -195,7 +197,9 @@ class Engine(Generic[E]):
             if live:
                 self._run_batch(kind, live)
             with self._changed:
-                self._busy_s[lane] += time.monotonic() - self._running.pop(lane)
+                took_s = time.monotonic() - self._running.pop(lane)
+                self._busy_s[lane] += took_s
+                self._limit.learn(kind, len(live), took_s)
                 self._has_all_cores = False
                 self._changed.notify_all()
 
@@ -225,7 +229,7 @@ class Engine(Generic[E]):
         kind = min(kinds, key=lambda kind: self._waiting[kind][0].submitted_s)
         queue = self._waiting[kind]
         idle_lanes = len(self._threads) - len(self._running)
-        size = forward_size(len(queue), self._max_forward_items, idle_lanes=idle_lanes)
+        size = forward_size(len(queue), self._limit.of(kind), idle_lanes=idle_lanes)
         return kind, [queue.popleft() for _ in range(size)]
 
     def _drop_cancelled(self) -> None:
@@ -280,7 +284,7 @@ def start_engine(load: Callable[[], E], *, device: str, cpu_threads: int) -> Eng
     lanes = min(2, cpu_threads)
     return Engine(
         load,
-        max_forward_items=min(MAX_LANE_THREAD_ITEMS * max(cpu_threads // 2, 1), MAX_FORWARD_ITEMS),
+        slow_forward_items=min(MAX_LANE_THREAD_ITEMS * max(cpu_threads // 2, 1), MAX_FORWARD_ITEMS),
         cpu_threads=cpu_threads,
         lanes=lanes,
     )

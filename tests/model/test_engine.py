@@ -13,7 +13,13 @@ import torch
 
 from embedding.errors import InferenceError, Overloaded, StartupError
 from embedding.model import cores as cores_module
-from embedding.model.cores import forward_size, lane_threads, leave_cpu_to_the_engine
+from embedding.model.cores import (
+    QUICK_FORWARD_S,
+    ForwardLimit,
+    forward_size,
+    lane_threads,
+    leave_cpu_to_the_engine,
+)
 from embedding.model.engine import Engine
 
 
@@ -338,6 +344,43 @@ class TestLanes:
     def test_sizes(self, waiting, idle_lanes, size):
         """Few sizes: all of up to eight, else multiples of eight, shared by idle lanes."""
         assert forward_size(waiting, 16, idle_lanes=idle_lanes) == size
+
+    @pytest.mark.parametrize(
+        ("items_in_time", "limit"), [(1, 16), (16, 16), (17, 17), (40, 40), (64, 64), (65, 64), (1000, 64)]
+    )
+    def test_limit_by_time(self, items_in_time, limit):
+        """A forward has as many items as are quick, no fewer than a slow model's, no more than any may."""
+        forwards = ForwardLimit(16, 64)
+        assert forwards.of("image") == 16
+        forwards.learn("image", 16, 16 * QUICK_FORWARD_S / (items_in_time + 0.5))
+
+        assert forwards.of("image") == limit
+        assert forwards.of("text") == 16
+
+    def test_limit_follows_recent_forwards(self):
+        """One slow forward changes little; many do; one of few items tells nothing."""
+        forwards = ForwardLimit(16, 64)
+        forwards.learn("image", 8, 8 * QUICK_FORWARD_S / 1000)
+        forwards.learn("image", 7, 7.0)
+        assert forwards.of("image") == 64
+        forwards.learn("image", 8, 8 * QUICK_FORWARD_S / 50)
+        assert forwards.of("image") == 64
+        for _ in range(20):
+            forwards.learn("image", 8, 8 * QUICK_FORWARD_S / 32.5)
+        assert forwards.of("image") == 32
+
+    @pytest.mark.parametrize(("pause_s", "largest"), [(0.0, 64), (QUICK_FORWARD_S, 16)])
+    def test_quick_models_run_more_at_once(self, encoder, pause_s, largest):
+        """An engine runs few at once until a forward has shown that more are quick."""
+        encoder.embed_images = lambda values: sizes.append(len(values)) or time.sleep(pause_s) or ones(values)
+        sizes = []
+        engine = Engine(lambda: encoder, max_forward_items=64, slow_forward_items=16)
+        for _ in range(3):
+            for future in [engine.submit("image", 1) for _ in range(200)]:
+                future.result(10)
+        engine.close()
+
+        assert max(sizes) == largest
 
     @pytest.mark.parametrize(("waiting", "size"), [(1, 1), (3, 3), (4, 3), (9, 3)])
     def test_limit_below_eight(self, waiting, size):
