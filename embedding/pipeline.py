@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     Authorize = Callable[[Item, Signable], None]
 
 MAX_DECODE_THREADS: Final = 8
+DECODES_AHEAD: Final = 15  # for each thread, which has work while the event loop is busy with a large job
 MAX_JOB_DOWNLOADS: Final = 16  # at once, so that one job of slow URLs leaves room for the others
 INLINE_TEXT_CHARS: Final = 500  # a text this short is tokenised faster than a thread is woken
 
@@ -113,7 +114,7 @@ class Pipeline:
             limits.decode_threads, "decode", initializer=torch.set_num_threads, initargs=(1,)
         )
         self._downloading = asyncio.Semaphore(limits.download_concurrency)
-        self._decoding = asyncio.Semaphore(2 * limits.decode_threads)
+        self._decoding = asyncio.Semaphore((1 + DECODES_AHEAD) * limits.decode_threads)
         self._room = asyncio.Semaphore(engine.max_waiting)
 
     async def embed(self, item: Item, authorize: Authorize, downloads: JobDownloads) -> Embedded:

@@ -8,7 +8,7 @@ import time
 from embedding.cached_pipeline import CachedPipeline
 from embedding.contract.requests import Item
 from embedding.model.engine import Engine
-from embedding.pipeline import Pipeline, PipelineLimits
+from embedding.pipeline import DECODES_AHEAD, Pipeline, PipelineLimits
 from tests.fakes import FakeDownloads, png, png_base64
 from tests.test_pipeline import embed_all
 
@@ -18,6 +18,7 @@ OTHER_URL = "https://pictures.example/other.png"
 BAD_URL = "https://pictures.example/bad.png"
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 LARGE = 1_000_000
+DOWNLOADS, DECODE_THREADS = 4, 2  # of a pipeline here
 LONG = "circle " * 60
 TOO_LONG = "circle " * 200
 
@@ -35,7 +36,9 @@ def downloads():
 
 def pipeline_of(model, fetcher, *, max_bytes=LARGE):
     """Return a pipeline of small stages; one that keeps nothing where *max_bytes* is None."""
-    limits = PipelineLimits(max_image_bytes=10_000, download_concurrency=4, decode_threads=2)
+    limits = PipelineLimits(
+        max_image_bytes=10_000, download_concurrency=DOWNLOADS, decode_threads=DECODE_THREADS
+    )
     engine = Engine(lambda: model, max_waiting=8)
     if max_bytes is None:
         return Pipeline(engine, fetcher, limits)
@@ -63,6 +66,8 @@ async def waiting(pipeline, count):
         await asyncio.sleep(0.005)
 
 
-def free_places(pipeline):
-    """Return how many downloads, decodings and pictures before the engine there is room for."""
-    return [stage._value for stage in (pipeline._downloading, pipeline._decoding, pipeline._room)]
+def taken_places(pipeline):
+    """Return how many downloads, decodings and pictures before the engine there are."""
+    stages = (pipeline._downloading, pipeline._decoding, pipeline._room)
+    sizes = (DOWNLOADS, (1 + DECODES_AHEAD) * DECODE_THREADS, pipeline.engine.max_waiting)
+    return [size - stage._value for size, stage in zip(sizes, stages, strict=True)]
