@@ -13,7 +13,7 @@ from embedding.errors import InvalidInput
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -63,7 +63,7 @@ class Collected:
         """
         try:
             pairs = list(zip(indices, answer["results"], strict=True))
-            outcomes = [_outcome(index, result, dtype) for index, result in pairs]
+            outcomes = _outcomes(pairs, dtype)
             self._same_model(answer)
             self._require_one_dim(outcomes)
         except (AttributeError, InvalidInput, KeyError, OverflowError, TypeError, ValueError) as fault:
@@ -104,15 +104,25 @@ class Collected:
         return ItemError(index, "NOT_REACHED", "the call ended before this item was embedded", retryable=True)
 
 
-def _outcome(index: int, result: Mapping[str, Any], dtype: EmbedDtype) -> Vector | ItemError:
-    if "error" in result:
-        error = result["error"]
-        return ItemError(index, str(error["code"]), str(error["message"]), error["retryable"] is True)
+def _outcomes(pairs: Sequence[tuple[int, Mapping[str, Any]]], dtype: EmbedDtype) -> list[Vector | ItemError]:
+    embeddings = [result["embedding"] for _, result in pairs if "error" not in result]
+    vectors = iter(_vectors(embeddings, dtype))
+    return [_error(index, result["error"]) if "error" in result else next(vectors) for index, result in pairs]
+
+
+def _vectors(embeddings: Sequence[Any], dtype: EmbedDtype) -> Sequence[Vector]:
+    """Return vectors (D,) float32, all of one D and finite. Raises ValueError, or InvalidInput."""
+    if not embeddings:
+        return []
     with np.errstate(over="ignore"):  # what is too large for a float32 is infinite, and refused
-        vector = decode(result["embedding"], dtype)
-    if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
+        matrix = np.stack([decode(embedding, dtype) for embedding in embeddings])
+    if matrix.ndim != len("ND") or not matrix.size or not np.isfinite(matrix).all():
         raise ValueError
-    return vector
+    return list(matrix)
+
+
+def _error(index: int, error: Mapping[str, Any]) -> ItemError:
+    return ItemError(index, str(error["code"]), str(error["message"]), error["retryable"] is True)
 
 
 def _text(value: Any) -> str | None:

@@ -82,8 +82,9 @@ def mixed_item(item: Mapping[str, Any]) -> WireItem:
 
 def size_bytes(item: WireItem) -> int:
     """Return how many bytes of JSON *item* takes, at most."""
-    base64_chars = sum(len(value) for name, value in item.items() if name == "image_base64")
-    return ENVELOPE_BYTES + (base64_chars or sum(len(json.dumps(value)) for value in item.values()))
+    if picture := item.get("image_base64"):
+        return ENVELOPE_BYTES + len(picture)
+    return ENVELOPE_BYTES + sum(len(json.dumps(value)) for value in item.values())
 
 
 def chunks(

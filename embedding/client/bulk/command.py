@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from pathlib import Path
@@ -191,6 +192,7 @@ def _embed(order: Order, options: argparse.Namespace) -> Result:
             return session.result()
         backend = _backend(options)
         progress = Progress(backend.window, counter(order))
+        gc.freeze()  # what is imported is looked through for garbage over and over else
         return session.run(backend, progress)
 
 

@@ -34,8 +34,9 @@ class RunningDigests:
 
     def add(self, row: Row, failure: Failure | None) -> None:
         """Take *row* into the part that goes on; *failure* is how it failed, if it is to be tried again."""
-        self._now.add(row)
-        self._before.add(row if failure is None else replace(row, stamp=failure.stamp))
+        told = _told(row)
+        self._now.part.update(told)
+        self._before.part.update(told if failure is None else _told(replace(row, stamp=failure.stamp)))
 
     def end_part(self, written: Digests | None) -> Digests:
         """End the part, and return its digests; the whole has it as it was when it was *written*, if so."""
@@ -51,14 +52,15 @@ class RunningDigests:
 
 class _Running:
     def __init__(self) -> None:
-        self.whole, self._part = hashlib.sha256(), hashlib.sha256()
-
-    def add(self, row: Row) -> None:
-        value = row.value if isinstance(row.value, bytes) else as_bytes(row.value)
-        for piece in (as_bytes(row.id), row.kind.encode(), value, row.stamp.encode()):
-            self._part.update(len(piece).to_bytes(8, "little"))
-            self._part.update(piece)
+        self.whole, self.part = hashlib.sha256(), hashlib.sha256()
 
     def end_part(self) -> str:
-        digest, self._part = self._part.hexdigest(), hashlib.sha256()
+        digest, self.part = self.part.hexdigest(), hashlib.sha256()
         return digest
+
+
+def _told(row: Row) -> bytes:
+    """Return all that tells *row* from another: each piece, after its length."""
+    value = row.value if isinstance(row.value, bytes) else as_bytes(row.value)
+    pieces = (as_bytes(row.id), row.kind.encode(), value, row.stamp.encode())
+    return b"".join([b"%d:%b" % (len(piece), piece) for piece in pieces])

@@ -116,7 +116,13 @@ class Parts:
         path = self.path(number)
         temporary = path.with_suffix(".tmp")
         with temporary.open("wb") as file:
-            parquet().write_table(_table(part, digests), file, compression="NONE", use_dictionary=False)
+            parquet().write_table(
+                _table(part, digests),
+                file,
+                compression="NONE",
+                use_dictionary=False,
+                write_statistics=False,
+            )
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -150,14 +156,16 @@ class Parts:
 def _table(part: Part, digests: Digests) -> Any:
     pa = arrow()
     failed, good = part.failures, len(part.rows)
-    dim = max(1, part.vectors.shape[1])  # lists of no numbers cannot be read again
-    padded = np.zeros((good + len(failed), dim), part.vectors.dtype)
-    padded[:good] = part.vectors if good else 0
+    vectors = part.vectors
+    if failed or not good:
+        dim = max(1, vectors.shape[1])  # lists of no numbers cannot be read again
+        vectors = np.zeros((good + len(failed), dim), part.vectors.dtype)
+        vectors[:good] = part.vectors if good else 0
     names = ["row", "id", "vector", "code", "message", "stamp"]
     columns = [
         pa.array([*part.rows, *(failure.row for failure in failed)], pa.int64()),
         pa.array([*part.ids, *(failure.id for failure in failed)], pa.string()),
-        as_column(padded),
+        as_column(vectors),
         pa.array([*[None] * good, *(failure.code for failure in failed)], pa.string()),
         pa.array([*[None] * good, *(failure.message for failure in failed)], pa.string()),
         pa.array([*[None] * good, *(failure.stamp for failure in failed)], pa.string()),
