@@ -110,10 +110,11 @@ class Call:
         places = asyncio.Semaphore(self.concurrency)
         jobs = chunks(items, max_items=lambda: self.max_items, max_bytes=self._max_bytes)
         async with asyncio.TaskGroup() as group:
-            while True:
+            is_last = False
+            while not is_last:
                 await places.acquire()
-                job = await asyncio.to_thread(next, jobs, None)
-                if job is None:
+                job, is_last = await asyncio.to_thread(next, jobs, ([], True))
+                if not job:
                     return
                 task = group.create_task(self._run(job))
                 task.add_done_callback(lambda _: places.release())

@@ -89,23 +89,24 @@ def size_bytes(item: WireItem) -> int:
 
 def chunks(
     items: Iterable[tuple[int, WireItem]], *, max_items: Callable[[], int], max_bytes: int
-) -> Iterator[list[tuple[int, WireItem]]]:
+) -> Iterator[tuple[list[tuple[int, WireItem]], bool]]:
     """Cut numbered *items* into jobs of at most *max_items* and *max_bytes* of JSON, in order.
 
-    *max_items* is asked anew for each item, since a worker may say that it takes fewer. An item that is
-    larger by itself makes a job of its own, for `too_large` to judge.
+    Beside each job stands whether it is known to be the last. *max_items* is asked anew for each item, since
+    a worker may say that it takes fewer. An item that is larger by itself makes a job of its own, for
+    `too_large` to judge.
     """
     chunk: list[tuple[int, WireItem]] = []
     taken_bytes = 0
     for index, item in items:
         item_bytes = size_bytes(item)
         if chunk and (len(chunk) >= max_items() or taken_bytes + item_bytes > max_bytes):
-            yield chunk
+            yield chunk, False
             chunk, taken_bytes = [], 0
         chunk.append((index, item))
         taken_bytes += item_bytes
     if chunk:
-        yield chunk
+        yield chunk, True
 
 
 def too_large(index: int, item: WireItem, *, max_bytes: int) -> ItemError | None:

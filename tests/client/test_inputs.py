@@ -35,7 +35,9 @@ def seen(item):
 def cut(items, *, max_items=100, max_bytes=10**6):
     """Return the sizes of the jobs that *items* make."""
     numbered = list(enumerate(items))
-    return [len(job) for job in chunks(iter(numbered), max_items=lambda: max_items, max_bytes=max_bytes)]
+    jobs = list(chunks(iter(numbered), max_items=lambda: max_items, max_bytes=max_bytes))
+    assert [is_last for _, is_last in jobs] == [number == len(jobs) for number in range(1, len(jobs) + 1)]
+    return [len(job) for job, _ in jobs]
 
 
 class TestCutting:
@@ -58,7 +60,7 @@ class TestCutting:
         limits = iter([4, 4, 4, 2, 2, 2, 2, 2, 2])
         jobs = chunks(enumerate([{"text": "x"}] * 8), max_items=lambda: next(limits), max_bytes=10**6)
 
-        assert [len(job) for job in jobs] == [4, 2, 2]
+        assert [len(job) for job, _ in jobs] == [4, 2, 2]
 
     @pytest.mark.parametrize(
         "text", ["plain", 'quotes " and \\', "ümläüte", "\n\t\x00", "漢字", "😀" * 9, ""]

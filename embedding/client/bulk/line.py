@@ -10,11 +10,12 @@ Whoever waits looks at the line again meanwhile, since jobs that end sooner or l
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from statistics import linear_regression, pstdev
+from statistics import fmean, linear_regression
 from typing import TYPE_CHECKING, Any, Final
 
 
@@ -58,7 +59,7 @@ class Line:
         self._ends.append((number, at_s))
         if len(self._ends) >= LEAST:
             slope_s, first_s = linear_regression(*zip(*self._ends, strict=True))
-            off_s = pstdev(at_s - first_s - slope_s * number for number, at_s in self._ends)
+            off_s = math.sqrt(fmean((at_s - first_s - slope_s * number) ** 2 for number, at_s in self._ends))
             self.fit = Fit(first_s, slope_s, max(slope_s, off_s))
 
 
