@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ def start(
 
     Leaves by SystemExit 1 after one line on stderr if it cannot start.
     """
+    _let_threads_finish()
     tell = open_events()
     _share_one_heap()
     gc.disable()  # imports make a million objects and no garbage: 0.1 s of torch's alone goes into looking
@@ -97,6 +99,17 @@ def start(
         print(f"✗ cannot start: {fault}", file=sys.stderr, flush=True)
         tell.close(1)
         raise SystemExit(1) from None
+
+
+def _let_threads_finish() -> None:
+    """Let no thread, of those started from here on, take a core from another only because it woke up.
+
+    The other may hold the interpreter lock, and then all wait. Linux' policy for batch work changes no
+    thread's share of the cores.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _share_one_heap() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +27,15 @@ def succeed(platform, job_input):
     result = platform.run_sync(job_input)
     assert result.status == "COMPLETED", result
     return result.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a policy of Linux")
+def test_no_thread_takes_a_core_by_waking_up(worker):
+    """All threads of a worker run by the kernel's policy for batch work, which changes no priority."""
+    threads = [int(path.name) for path in Path(f"/proc/{worker.pid}/task").iterdir()]
+
+    assert len(threads) > 3
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
 
 
 class TestActions:
