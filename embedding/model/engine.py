@@ -197,9 +197,7 @@ class Engine(Generic[E]):
             if live:
                 self._run_batch(kind, live)
             with self._changed:
-                took_s = time.monotonic() - self._running.pop(lane)
-                self._busy_s[lane] += took_s
-                self._limit.learn(kind, len(live), took_s)
+                self._busy_s[lane] += time.monotonic() - self._running.pop(lane)
                 self._has_all_cores = False
                 self._changed.notify_all()
 
@@ -245,6 +243,8 @@ class Engine(Generic[E]):
             self._run_batch(kind, batch[middle:])
             return
         inference_ms = (time.perf_counter() - started_s) * 1e3
+        with self._changed:
+            self._limit.learn(kind, len(batch), inference_ms / 1e3)
         for work, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, InferenceError):
                 work.future.set_exception(outcome)

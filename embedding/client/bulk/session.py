@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from embedding.client.bulk.progress import Progress
 
 PART_ROWS: Final = 4096
-FORMAT: Final = 1  # of the folder of parts and of what an output says of itself
+FORMAT: Final = 2  # of the folder of parts and of what an output says of itself
 
 
 @dataclass(frozen=True, slots=True)
