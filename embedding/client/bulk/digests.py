@@ -39,7 +39,7 @@ class RunningDigests:
         self._before.part.update(told if failure is None else _told(replace(row, stamp=failure.stamp)))
 
     def end_part(self, written: Digests | None) -> Digests:
-        """End the part, and return its digests; the whole has it as it was when it was *written*, if so."""
+        """End the part, and return its digests; the whole's `now` has it as it was when *written*, if so."""
         part = Digests(self._now.end_part(), self._before.end_part())
         self._now.whole.update((written or part).now.encode())
         self._before.whole.update(part.before.encode())

@@ -147,7 +147,7 @@ class Session:
         self._run = run
 
     def _must_be_retried(self, run: dict[str, Any]) -> None:
-        """Raise BulkError unless the output whose failures *run* tries again is the one that is there."""
+        """Raise BulkError unless the output that *run* retries is there, with its list and its source."""
         out, earlier = self._order.out, self._earlier
         if earlier is None or earlier["failures_digest"] != run["of"]:
             raise BulkError(f"{out} is not what this retry was begun with: put that back, or --restart")
@@ -169,7 +169,7 @@ class Session:
         rows = rows_of(self._order.sources, self._reading)
         check_source(self._order.out, earlier, rows, self._folder.parts)
 
-    def _must_be_source(self, walk: Walk, earlier: dict[str, Any]) -> None:
+    def _drop_unless_source(self, walk: Walk, earlier: dict[str, Any]) -> None:
         """Raise BulkError, and drop the retry, unless *walk* went over what *earlier* was made of."""
         try:
             must_be_source_of(self._order.out, earlier, walk)
@@ -211,7 +211,7 @@ class Session:
         finally:
             flow.drop_doubtful()
         if order.is_retry:
-            self._must_be_source(walk, earlier)
+            self._drop_unless_source(walk, earlier)
         made_by = self._run["made_by"] or {}
         about = {
             "identity": order.identity(),
